@@ -1,0 +1,155 @@
+"""Parquet files with one encoded image a row, as plain bytes or in Hugging Face's {bytes, path} struct."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ...spec.data import SourceSpec
+from ...spec.errors import DataError
+from ...storage import FileInfo, Store, with_retries
+from ...storage.retry import is_from_store
+from ..record import IMAGE, KEY, LABEL, record_table
+from ..source_index import SourceIndex, make_index
+from .parquet_columns import describe, difference, resolve_columns
+from .protocol import changed, no_images
+
+Result = TypeVar("Result")
+
+
+class ParquetReader:
+    """A fragment is a row group; only the image, label and key columns are read."""
+
+    extensions = frozenset({"parquet"})
+
+    def build(self, source: SourceSpec, store: Store, files: list[FileInfo], threads: int) -> SourceIndex:
+        """Read all footers; the columns must be the same in all files."""
+        with ThreadPoolExecutor(threads) as pool:
+            footers = list(pool.map(lambda file: _footer(store.child(file.path), file.size_bytes), files))
+        schemas = [footer.schema.to_arrow_schema() for footer in footers]
+        first_uri = store.child(files[0].path).uri
+        resolved = resolve_columns(source, schemas[0], first_uri)
+        for file, schema in zip(files[1:], schemas[1:], strict=True):
+            uri = store.child(file.path).uri
+            differs = difference(resolved, schemas[0], resolve_columns(source, schema, uri), schema)
+            if differs:
+                raise DataError(
+                    where=source.uri,
+                    got=f"files of different schemas: {differs[0]} in {first_uri}, {differs[1]} in {uri}",
+                    allowed="the same image, label and key columns in all files of a source",
+                    next_step="make them two sources, or name the columns (image_column, label_column, key_column)",
+                )
+        fragments, row_groups = [], []
+        for number, footer in enumerate(footers):
+            first_row = 0
+            for row_group in range(footer.num_row_groups):
+                rows = footer.row_group(row_group).num_rows
+                if rows:
+                    fragments.append((number, rows, first_row))
+                    row_groups.append(row_group)
+                first_row += rows
+        if not fragments:
+            raise no_images(source, f"{len(files)} Parquet files without a single row", "at least one image")
+        return make_index(
+            resolved,
+            [(file.path, file.size_bytes) for file in files],
+            fragments,
+            {"row_group": np.asarray(row_groups, dtype=np.int32)},
+            schema_note=describe(resolved, schemas[0]),
+        )
+
+    def read(
+        self,
+        index: SourceIndex,
+        store: Store,
+        fragment: int,
+        rows: np.ndarray | None,
+        columns: tuple[str, ...] | None,
+    ) -> pa.Table:
+        """The row group's image, label and key columns, then the rows asked for."""
+        source, number = index.source, int(index.fragment_file[fragment])
+        file = store.child(index.files[number])
+        names = {IMAGE: source.image_column, LABEL: source.label_column, KEY: source.key_column}
+        needed = [name for column, name in names.items() if name and (columns is None or column in columns)]
+        table = _read_row_group(file, index, fragment, needed)
+        positions = np.arange(len(table)) if rows is None else np.asarray(rows, dtype=np.int64)
+        if rows is not None:
+            table = table.take(pa.array(positions))
+        if source.key_column in table.column_names:
+            keys = _keys(table[source.key_column], file, source.key_column)
+        else:
+            first_row = int(index.fragment_first_row[fragment])
+            keys = pa.array([f"{index.files[number]}:{first_row + row}" for row in positions.tolist()], pa.string())
+        images = _image_bytes(table[source.image_column]) if source.image_column in table.column_names else None
+        labels = table[source.label_column].cast(pa.string()) if source.label_column in table.column_names else None
+        return record_table(keys, images, labels, source.origin, source.uri, columns)
+
+
+def _footer(file: Store, size_bytes: int) -> pq.FileMetaData:
+    """The footer, remembered per process: every read of a fragment needs it again."""
+    return _cached_footer(file, size_bytes)
+
+
+@lru_cache(maxsize=1024)
+def _cached_footer(file: Store, size_bytes: int) -> pq.FileMetaData:
+    def read() -> pq.FileMetaData:
+        with file.filesystem.open_input_file(file.path) as stream:
+            return pq.ParquetFile(stream, pre_buffer=True).metadata
+
+    return with_retries(lambda: _decoded(read, file), what=f"read {file.uri}")
+
+
+def _read_row_group(file: Store, index: SourceIndex, fragment: int, columns: list[str]) -> pa.Table:
+    footer = _footer(file, int(index.file_bytes[index.fragment_file[fragment]]))
+    row_group = int(index.reader_arrays["row_group"][fragment])
+    if row_group >= footer.num_row_groups or footer.row_group(row_group).num_rows != index.fragment_rows[fragment]:
+        raise changed(index, fragment, f"{footer.num_row_groups} row groups of {footer.num_rows} rows")
+    if not columns:
+        # No column is needed, only the number of rows.
+        return pa.table({"": pa.nulls(int(index.fragment_rows[fragment]))})
+
+    def read() -> pa.Table:
+        with file.filesystem.open_input_file(file.path) as stream:
+            parquet = pq.ParquetFile(stream, metadata=footer, pre_buffer=True)
+            return parquet.read_row_group(row_group, columns=columns, use_threads=False)
+
+    return with_retries(lambda: _decoded(read, file), what=f"read {file.uri}")
+
+
+def _decoded(read: Callable[[], Result], file: Store) -> Result:
+    try:
+        return read()
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and is_from_store(error):
+            raise
+        raise DataError(
+            where=file.uri,
+            got=f"no whole Parquet file ({error})",
+            allowed="Parquet files as they were written",
+            next_step="copy or write the file again, or move it out of the source",
+        ) from error
+
+
+def _keys(column: pa.ChunkedArray, file: Store, name: str | None) -> pa.ChunkedArray:
+    if column.null_count:
+        raise DataError(
+            where=file.uri,
+            got=f"{column.null_count} rows without a key in column {name!r}",
+            allowed="a key for every row",
+            next_step="fill the column, or rename it so that file name and row number are the key",
+        )
+    return column.cast(pa.string())
+
+
+def _image_bytes(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Encoded bytes; a null row or null bytes become empty bytes, which no decoder accepts."""
+    if pa.types.is_struct(column.type):
+        column = pc.struct_field(column, "bytes")
+    return pc.fill_null(column.cast(pa.binary()), b"")

@@ -1,0 +1,255 @@
+"""The plan as a Ray Data stream: windows -> read tasks -> view actors -> one ordered stream a rank.
+
+How the order survives Ray Data (its iterators have no position, and it may cut and merge blocks):
+
+- One row of the data set is a *block*: everything one rank needs for a few whole steps. Ray may cut
+  blocks between rows, never inside one, so no step is ever torn or mixed with another.
+- Blocks leave every stage in plan order (`preserve_order`), chunk after chunk and rank after rank in
+  it, and the splitter deals them out in turn: rank r gets rows r, W + r, 2 W + r ...
+- Every block carries its step and rank; the consumer compares them with what it expects and fails
+  rather than train on something else.
+
+One execution spans all remaining epochs, because actor pools are rebuilt at every execution. Resume is
+a matter of starting at a step: windows before it are never read.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+import ray.data
+
+from ..spec.data import ObjectStoreSpec
+from ..spec.errors import DataError
+from .index import SourceIndex, read_fragments
+from .plan import Plan, WindowPlan
+
+BLOCK_BYTES = 8 * 1024 * 1024
+"""Views in one block, about. Every block costs Ray tens of milliseconds of CPU whatever its size, so
+small images travel several steps at a time."""
+
+READ_THREADS = 8
+
+BLOCK_SCHEMA = pa.schema(
+    [
+        ("epoch", pa.int64()),
+        ("first_step", pa.int64()),
+        ("steps", pa.int64()),
+        ("rank", pa.int64()),
+        ("key", pa.list_(pa.string())),
+        ("image", pa.list_(pa.binary())),
+        ("source", pa.list_(pa.int64())),
+        ("repeat", pa.list_(pa.int64())),
+    ]
+)
+"""What leaves a read task: one row a block, lists of steps * images_per_rank records in plan order."""
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Everything needed to read a run's records in plan order, on any machine of the cluster."""
+
+    plan: Plan
+    indexes: tuple[SourceIndex, ...]
+    object_store: ObjectStoreSpec
+    view_bytes_per_image: int
+    reader_cpus_each: float
+
+    def images_per_rank(self, world_size: int) -> int:
+        return self.plan.images_per_step_global // world_size
+
+    def steps_per_block(self, world_size: int) -> int:
+        bytes_per_step = self.images_per_rank(world_size) * self.view_bytes_per_image
+        return int(np.clip(BLOCK_BYTES // bytes_per_step, 1, self.plan.steps_per_window))
+
+
+def read_window(stream: Stream, number: int) -> tuple[WindowPlan, pa.Table]:
+    """Read one window; the table has its records in plan order (step after step, slot after slot)."""
+    window = stream.plan.window(number)
+    tables: list[pa.Table] = []
+    for source, index in enumerate(stream.indexes):
+        requests = [(read.fragment, read.rows) for read in window.reads if read.source == source]
+        if not requests:
+            continue
+        read = pa.concat_tables(read_fragments(index, requests, stream.object_store, READ_THREADS))
+        numbers = pa.array(np.full(read.num_rows, source, dtype=np.int64))
+        tables.append(read.select(["key", "image"]).append_column("source", numbers))
+    table = pa.concat_tables(tables).take(pa.array(window.take))
+    return window, table.append_column("repeat", pa.array(window.repeat.astype(np.int64)))
+
+
+def blocks_of_window(stream: Stream, number: int, world_size: int, first_step: int) -> Iterator[pa.Table]:
+    """One-row tables (BLOCK_SCHEMA) of a window, from `first_step` on: chunk by chunk, rank by rank."""
+    window, table = read_window(stream, number)
+    per_step, per_rank = stream.plan.images_per_step_global, stream.images_per_rank(world_size)
+    steps_per_block = stream.steps_per_block(world_size)
+    columns = {name: table[name].combine_chunks() for name in ("key", "image", "source", "repeat")}
+    skipped = max(0, first_step - window.first_step)
+    for begin in range(skipped, window.steps, steps_per_block):
+        steps = np.arange(begin, min(begin + steps_per_block, window.steps))
+        for rank in range(world_size):
+            rows = (steps[:, None] * per_step + rank * per_rank + np.arange(per_rank)).ravel()
+            chosen = {name: column.take(pa.array(rows)) for name, column in columns.items()}
+            yield pa.table(
+                {
+                    "epoch": [window.epoch],
+                    "first_step": [window.first_step + begin],
+                    "steps": [len(steps)],
+                    "rank": [rank],
+                    **{name: pa.array([values.to_pylist()]) for name, values in chosen.items()},
+                },
+                schema=BLOCK_SCHEMA,
+            )
+
+
+def remaining_windows(plan: Plan, first_step: int) -> list[int]:
+    """Numbers of the windows that still hold steps at or after `first_step`."""
+    if first_step >= plan.total_steps:
+        return []
+    return list(range(plan.window_of_step(first_step), plan.total_windows))
+
+
+def window_dataset(plan: Plan, first_step: int) -> ray.data.Dataset:
+    """The windows that remain, as a data set of one small block."""
+    windows = remaining_windows(plan, first_step)
+    dataset = ray.data.from_items([{"window": number} for number in windows], override_num_blocks=1)
+    configure_context(dataset.context)
+    return dataset
+
+
+def configure_context(context: ray.data.DataContext) -> None:
+    """Settings that the order law rests on, and quiet progress (the run has its own)."""
+    context.execution_options.preserve_order = True
+    # Every row becomes a block of its own: Ray cuts down to this size but never below one row.
+    context.target_max_block_size = 1
+    context.target_min_block_size = 1
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+
+
+def rank_streams(
+    windows: ray.data.Dataset,
+    stream_ref: Any,
+    *,
+    first_step: int,
+    world_size: int,
+    reader_cpus_each: float,
+    view_actor: type,
+    view_actor_arguments: dict[str, Any],
+    pool: Any,
+) -> list[ray.data.DataIterator]:
+    """Read, make views, and deal the blocks out to the ranks.
+
+    Args:
+        windows: from `window_dataset`.
+        stream_ref: object reference of the `Stream`; each process fetches it once.
+        first_step: global step to start at.
+        world_size: number of ranks; must divide the global batch.
+        reader_cpus_each: logical CPUs of a read task.
+        view_actor: class whose instances turn a block of records into a block of views.
+        view_actor_arguments: its constructor's keyword arguments.
+        pool: `spec.base.Pool`, how many such actors and what each asks for.
+
+    Returns:
+        One iterator a rank, each a row a block.
+    """
+    # Equal resources would let Ray fuse reading into the actors, and windows would be read in turn.
+    reader_cpus = reader_cpus_each + (1e-3 if reader_cpus_each == pool.cpus_each else 0.0)
+    blocks = (
+        windows.map_batches(_each_window, batch_size=None, batch_format="pyarrow", num_cpus=0.001)
+        .map_batches(
+            _read_blocks,
+            batch_size=1,
+            batch_format="pyarrow",
+            fn_kwargs={"boxed_ref": [stream_ref], "world_size": world_size, "first_step": first_step},
+            num_cpus=reader_cpus,
+        )
+        .map_batches(
+            view_actor,
+            fn_constructor_kwargs=view_actor_arguments,
+            batch_size=1,
+            batch_format="pyarrow",
+            compute=ray.data.ActorPoolStrategy(min_size=pool.min, max_size=pool.max),
+            num_cpus=pool.cpus_each,
+            num_gpus=pool.gpus_each,
+        )
+    )
+    configure_context(blocks.context)
+    return blocks.streaming_split(world_size, equal=True)
+
+
+def _each_window(windows: pa.Table) -> Iterator[pa.Table]:
+    """One row after the other, so that each becomes a block and so a read task of its own."""
+    for row in range(windows.num_rows):
+        yield windows.slice(row, 1)
+
+
+@functools.lru_cache(maxsize=2)
+def _fetched(reference: Any) -> Stream:
+    return ray.get(reference)
+
+
+def fetch_stream(boxed_ref: list[Any]) -> Stream:
+    """The stream behind a boxed reference, fetched once a process (Ray resolves bare references)."""
+    return _fetched(boxed_ref[0])
+
+
+def _read_blocks(window: pa.Table, boxed_ref: list[Any], world_size: int, first_step: int) -> Iterator[pa.Table]:
+    stream = fetch_stream(boxed_ref)
+    for number in window["window"].to_pylist():
+        yield from blocks_of_window(stream, number, world_size, first_step)
+
+
+@dataclass(frozen=True)
+class StepRecords:
+    """What one rank trains on in one step.
+
+    `views` is uint8 (images_per_rank, views, 3, H, W), `keys` the records' keys in row order, `sources`
+    their source numbers, `quarantined` the records of this step that were replaced (see
+    `data.quarantine`).
+    """
+
+    epoch: int
+    step: int
+    views: np.ndarray
+    keys: list[str]
+    sources: np.ndarray
+    quarantined: list[dict[str, Any]]
+
+
+def steps_of_blocks(blocks: Iterator[dict[str, Any]], rank: int, first_step: int) -> Iterator[StepRecords]:
+    """Cut a rank's blocks into steps and check that each is the one the plan has next.
+
+    Raises:
+        DataError: blocks arrived out of plan order (a defect or a changed Ray; never train on it).
+    """
+    expected = first_step
+    for block in blocks:
+        step, count = int(block["first_step"][0]), int(block["steps"][0])
+        if step != expected or int(block["rank"][0]) != rank:
+            raise DataError(
+                "data stream",
+                f"rank {rank} received step {step} of rank {int(block['rank'][0])} instead of step {expected}",
+                "blocks in plan order",
+                "resume the run; report this with your Ray version",
+            )
+        views, notes = block["views"][0], json.loads(block["notes"][0])
+        per_step = len(views) // count
+        for offset in range(count):
+            rows = slice(offset * per_step, (offset + 1) * per_step)
+            yield StepRecords(
+                epoch=int(block["epoch"][0]),
+                step=step + offset,
+                views=views[rows],
+                keys=notes["keys"][rows],
+                sources=np.asarray(notes["sources"][rows]),
+                quarantined=[q for q in notes["quarantined"] if rows.start <= q["row"] < rows.stop],
+            )
+        expected += count

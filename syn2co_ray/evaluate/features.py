@@ -1,0 +1,143 @@
+"""Frozen features of labelled images: every rank reads and embeds its part of a source."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..augment.eval_view import eval_view
+from ..data.decode import UnreadableImage, decode_rgb
+from ..data.index import SourceIndex, read_fragments
+from ..spec.data import ObjectStoreSpec
+from ..spec.errors import DataError
+
+RAW_PIXELS_SIZE_MAX = 32
+"""Raw pixels are compared at this height and width at most (3,072 features)."""
+
+Embed = Callable[[Tensor], Tensor]
+"""uint8 images (n, 3, S, S) on the device -> float features (n, F)."""
+
+
+class Ranks(Protocol):
+    """What evaluation needs of a distributed run (`train.context.TrainContext` has it)."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    def gathered(self, value: Any) -> list[Any]: ...
+
+    def collected(self, value: Any) -> list[Any] | None: ...
+
+
+@dataclass(frozen=True)
+class LabelledSet:
+    """Indexed sources whose records all have labels, and how their images are read."""
+
+    indexes: tuple[SourceIndex, ...]
+    object_store: ObjectStoreSpec
+    image_size: int
+    image_pixels_max: int
+    images_per_batch: int
+
+
+@dataclass(frozen=True)
+class FeatureChunk:
+    """Features of some records: `numbers` (n,) their places in the set, `labels` (n,) int64 hashes."""
+
+    numbers: Tensor
+    labels: Tensor
+    features: dict[str, Tensor]
+
+
+def label_hash(label: str) -> int:
+    """A class as 63 bits: equal on every rank without a common table of classes."""
+    return int.from_bytes(hashlib.blake2b(label.encode(), digest_size=8).digest(), "big") >> 1
+
+
+def check_labelled(labelled: LabelledSet, where: str) -> None:
+    """Look at the first record of each source, so that a set without labels is refused early.
+
+    Raises:
+        DataError: no label.
+    """
+    for index in labelled.indexes:
+        table = read_fragments(index, [(0, np.arange(1))], labelled.object_store, threads=1)[0]
+        if table["label"][0].as_py() is None:
+            raise _unlabelled(where, index, table["key"][0].as_py())
+
+
+def chunks(labelled: LabelledSet, embeds: dict[str, Embed], ranks: Ranks) -> Iterator[FeatureChunk]:
+    """Features of this rank's part of a set, a batch at a time (memory is flat in the set's size).
+
+    Ranks take fragments in turn. Images that cannot be decoded are left out.
+    """
+    first = 0
+    with ThreadPoolExecutor(max_workers=2) as decoders:
+        for index in labelled.indexes:
+            starts = first + np.concatenate([[0], np.cumsum(index.fragment_rows)[:-1]])
+            mine = range(ranks.rank, len(index.fragment_rows), ranks.world_size)
+            for group in _groups(mine, index.fragment_rows, labelled.images_per_batch):
+                tables = read_fragments(index, [(f, None) for f in group], labelled.object_store, threads=4)
+                rows = [row for table in tables for row in table.select(["key", "image", "label"]).to_pylist()]
+                numbers = np.concatenate([starts[f] + np.arange(index.fragment_rows[f]) for f in group])
+                views = list(decoders.map(lambda row: _view(row, labelled, index), rows))
+                kept = [i for i, view in enumerate(views) if view is not None]
+                if not kept:
+                    continue
+                images = torch.from_numpy(np.stack([view for view in views if view is not None])).to(ranks.device)
+                yield FeatureChunk(
+                    torch.from_numpy(numbers[kept]),
+                    torch.tensor([label_hash(rows[i]["label"]) for i in kept]),
+                    {name: embed(images).float().cpu() for name, embed in embeds.items()},
+                )
+            first += index.num_records
+
+
+def raw_pixels(images: Tensor) -> Tensor:
+    """uint8 (n, 3, S, S) -> float (n, 3 s s) with s = min(S, 32): the features of no network at all."""
+    size = min(images.shape[-1], RAW_PIXELS_SIZE_MAX)
+    pixels = images.float() / 255
+    if size < images.shape[-1]:
+        pixels = torch.nn.functional.interpolate(pixels, size=(size, size), mode="area")
+    return pixels.flatten(1)
+
+
+def _view(row: dict[str, Any], labelled: LabelledSet, index: SourceIndex) -> np.ndarray | None:
+    if row["label"] is None:
+        raise _unlabelled("data.eval", index, row["key"])
+    try:
+        image = decode_rgb(row["image"] or b"", pixels_max=labelled.image_pixels_max)
+    except UnreadableImage:
+        return None
+    return eval_view(image, labelled.image_size)
+
+
+def _groups(fragments: Sequence[int], rows: np.ndarray, images_per_batch: int) -> Iterator[list[int]]:
+    """Runs of fragments that together hold at least a batch (a fragment is never cut)."""
+    group: list[int] = []
+    held = 0
+    for fragment in fragments:
+        group.append(int(fragment))
+        held += int(rows[fragment])
+        if held >= images_per_batch:
+            yield group
+            group, held = [], 0
+    if group:
+        yield group
+
+
+def _unlabelled(where: str, index: SourceIndex, key: str) -> DataError:
+    return DataError(
+        where,
+        f"{index.source.uri}: record {key} has no label",
+        "a label for every record (label_column; class folders; .cls files)",
+        "name the label column, or leave data.eval out to train without evaluation",
+    )

@@ -1,0 +1,46 @@
+"""The science in plain torch: frameworks, heads, momentum, queue, losses, negatives, backbones. Never Ray.
+
+A further framework is a file with a `Method` and a `build` in this folder, a line in `FRAMEWORKS` (and its
+name in `spec/method.py`), and a mirrored test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from syn2co_ray.spec.method import MethodSpec
+
+from . import moby, synby
+from .backbones import build_backbone, num_features
+from .contract import Method, MethodOutput, StepContext
+
+__all__ = [
+    "FRAMEWORKS",
+    "Method",
+    "MethodOutput",
+    "StepContext",
+    "build_backbone",
+    "build_method",
+    "num_features",
+]
+
+FRAMEWORKS: dict[str, Callable[[MethodSpec, int, int], Method]] = {
+    "moby": moby.build,
+    "synby": synby.build,
+}
+
+
+def build_method(spec: MethodSpec, image_size: int, seed: int) -> Method:
+    """The framework that the spec names, on the CPU, in training mode.
+
+    Weights and queues are a function of the arguments; torch's global random state is left as it was.
+
+    Args:
+        spec: section `method` of a job.
+        image_size: height and width of a view in pixels (`augment.image_size`).
+        seed: seed of the run.
+
+    Raises:
+        SpecError: an unknown backbone, an image size it cannot take, sections that contradict each other.
+    """
+    return FRAMEWORKS[spec.framework](spec, image_size, seed)

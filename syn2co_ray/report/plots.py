@@ -1,0 +1,253 @@
+"""Curves of a run as SVG, drawn without a display and without matplotlib's global state.
+
+Long runs are drawn from bins, so that a page stays small: a band shows each bin's smallest and largest
+value, a line its mean. Values that are missing or not finite leave a gap.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from .run_files import EvalRecord, ResultRow, StepRecord
+
+POINTS_MAX = 800
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5195", "#8c8c8c")
+_STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "syn2co",
+    "font.family": "sans-serif",
+    "font.size": 9,
+    # Names come from files: no formula in them is to be parsed.
+    "text.parse_math": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#8a94a0",
+    "axes.labelcolor": "#3c4650",
+    "axes.grid": True,
+    "axes.formatter.useoffset": False,
+    "grid.color": "#e6eaee",
+    "xtick.color": "#5b6670",
+    "ytick.color": "#5b6670",
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+}
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One figure of the page; `svg` is None where the run holds nothing to draw."""
+
+    title: str
+    caption: str
+    svg: str | None
+
+
+def run_curves(
+    steps: Sequence[StepRecord], evals: Sequence[EvalRecord], rows: Sequence[ResultRow] = ()
+) -> list[Curve]:
+    """All curves of a run, in the order of the page.
+
+    Args:
+        steps: metrics in rising order of step.
+        evals: k-NN accuracy in rising order of step.
+        rows: the result table; its baselines become level lines beside the k-NN curve.
+    """
+    return [
+        _loss(steps),
+        _knn(evals, rows),
+        _stacked(steps, "Schedules", ("learning_rate", "learning rate"), ("momentum", "momentum")),
+        _gradient_norm(steps),
+        _stacked(
+            steps, "Throughput", ("images_per_s", "images / s"), ("data_wait_share", "data-wait share"), raw=True
+        ),
+        _stats(steps, "Hardness of negatives", "logit", "mean cosine with the query, before temperature"),
+        _stats(steps, "Weight of negatives", "mass", "mean share of the softmax"),
+    ]
+
+
+def _loss(steps: Sequence[StepRecord]) -> Curve:
+    skipped = [record.step for record in steps if record.skipped]
+    caption = "raw (pale) and moving mean over 2 % of the steps"
+    if skipped:
+        caption += f"; {len(skipped)} skipped steps (not finite) are marked below"
+    x, y = _steps_and(steps, "loss")
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        _raw(axes, x, y, _COLOURS[0])
+        _line(axes, x, _moving_mean(y), _COLOURS[0])
+        if skipped:
+            marks = _thinned(np.array(skipped, dtype=float))
+            axes.plot(
+                marks, np.full(len(marks), 0.02), "|", color=_COLOURS[1], transform=axes.get_xaxis_transform()
+            )
+        axes.set(xlabel="step", ylabel="loss")
+
+    return _curve("Loss", caption, draw if len(y) else None)
+
+
+def _knn(evals: Sequence[EvalRecord], rows: Sequence[ResultRow]) -> Curve:
+    ks = sorted({k for record in evals for k in record.knn})
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        by_epoch = all(record.epoch is not None for record in evals)
+        x = [record.epoch if by_epoch else record.step for record in evals]
+        for k, colour in zip(ks, _cycled(len(ks)), strict=True):
+            y = _floats([record.knn.get(k) for record in evals])
+            axes.plot(_floats(x), y, "o-", markersize=3, linewidth=1.4, color=colour, label=f"k = {k}")
+        for row, dash in zip(_baselines(rows, ks[0]), ("--", ":"), strict=False):
+            label = f"{row.features}, k = {ks[0]}"
+            axes.axhline(row.knn_top1_percent[ks[0]], linestyle=dash, color="#6b7580", linewidth=1, label=label)
+        axes.set(xlabel="epoch" if by_epoch else "step", ylabel="k-NN top-1 %")
+        axes.legend()
+
+    return _curve("k-NN accuracy", "eval images, frozen features of the online encoder", draw if ks else None)
+
+
+def _baselines(rows: Sequence[ResultRow], k: int) -> list[ResultRow]:
+    return [row for row in rows if k in row.knn_top1_percent and not row.features.startswith("trained")]
+
+
+def _gradient_norm(steps: Sequence[StepRecord]) -> Curve:
+    x, y = _steps_and(steps, "gradient_norm")
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        _raw(axes, x, y, _COLOURS[2])
+        _line(axes, x, _moving_mean(y), _COLOURS[2])
+        positive = y[y > 0]
+        if len(positive) and positive.max() > 50 * positive.min():
+            axes.set_yscale("log")
+        axes.set(xlabel="step", ylabel="L2 norm")
+
+    return _curve("Gradient norm", "global norm before clipping, raw and moving mean", draw if len(y) else None)
+
+
+def _stacked(
+    steps: Sequence[StepRecord], title: str, *fields: tuple[str, str], raw: bool = False
+) -> Curve:
+    """One panel above the other on a shared axis of steps."""
+    series = [(label, *_steps_and(steps, name)) for name, label in fields]
+
+    def draw(figure: Figure) -> None:
+        panels = figure.subplots(len(series), sharex=True)
+        for axes, (label, x, y), colour in zip(panels, series, _COLOURS, strict=False):
+            if raw:
+                _raw(axes, x, y, colour)
+            _line(axes, x, _moving_mean(y) if raw else y, colour)
+            axes.set_ylabel(label)
+        panels[-1].set_xlabel("step")
+        figure.align_ylabels()
+
+    caption = " and ".join(label for label, _, _ in series)
+    return _curve(title, caption, draw if any(len(y) for _, _, y in series) else None)
+
+
+def _stats(steps: Sequence[StepRecord], title: str, suffix: str, caption: str) -> Curve:
+    """All `<name>/<suffix>` of the method's telemetry, in the order in which they first appear."""
+    names = dict.fromkeys(name for record in steps for name in record.stats if name.endswith(f"/{suffix}"))
+    x = np.array([record.step for record in steps], dtype=float)
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        for name, colour in zip(names, _cycled(len(names)), strict=True):
+            y = _floats([record.stats.get(name) for record in steps])
+            label = name.removesuffix(f"/{suffix}").removeprefix("negatives/")
+            _line(axes, x, _moving_mean(y), colour, label)
+        axes.set(xlabel="step", ylabel="cosine" if suffix == "logit" else "share")
+        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.0)
+
+    return _curve(title, caption, draw if names else None)
+
+
+def _curve(title: str, caption: str, draw: Callable[[Figure], None] | None) -> Curve:
+    if draw is None:
+        return Curve(title, caption, None)
+    with _styled():
+        figure = Figure(figsize=(6.2, 3.1), layout="constrained")
+        draw(figure)
+        buffer = io.StringIO()
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
+    text = buffer.getvalue()
+    # Several figures share one page: their ids must differ.
+    prefix = re.sub(r"\W+", "-", title.lower())
+    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", text[text.index("<svg") :])
+    return Curve(title, caption, svg)
+
+
+@contextmanager
+def _styled() -> Iterator[None]:
+    with matplotlib.rc_context(_STYLE):
+        yield
+
+
+def _steps_and(steps: Sequence[StepRecord], name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Steps and values of one field, float64; empty when no step has a value."""
+    x = np.array([record.step for record in steps], dtype=float)
+    y = _floats([getattr(record, name) for record in steps])
+    return (x, y) if np.isfinite(y).any() else (x[:0], y[:0])
+
+
+def _floats(values: Sequence[float | int | None]) -> np.ndarray:
+    """float64 with NaN for what is missing or infinite."""
+    array = np.array([np.nan if value is None else value for value in values], dtype=float)
+    array[~np.isfinite(array)] = np.nan
+    return array
+
+
+def _moving_mean(y: np.ndarray) -> np.ndarray:
+    """Centred mean over 2 % of the values, gaps left out; a gap stays a gap."""
+    window = 2 * (len(y) // 100) + 1
+    known = np.isfinite(y)
+    kernel = np.ones(window)
+    counts = np.convolve(known, kernel, mode="same")
+    sums = np.convolve(np.where(known, y, 0.0), kernel, mode="same")
+    return np.where(known, sums / np.maximum(counts, 1), np.nan)
+
+
+def _line(axes: Axes, x: np.ndarray, y: np.ndarray, colour: str, label: str | None = None) -> None:
+    x, _, mean, _ = _binned(x, y)
+    axes.plot(x, mean, color=colour, linewidth=1.4, label=label)
+
+
+def _raw(axes: Axes, x: np.ndarray, y: np.ndarray, colour: str) -> None:
+    if len(x) <= POINTS_MAX:
+        axes.plot(x, y, color=colour, linewidth=0.7, alpha=0.35)
+        return
+    x, low, _, high = _binned(x, y)
+    axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
+
+
+def _binned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """At most POINTS_MAX bins of equally many values: mean x; smallest, mean and largest y; NaN if all are."""
+    if len(x) <= POINTS_MAX:
+        return x, y, y, y
+    edges = np.linspace(0, len(x), POINTS_MAX + 1).astype(int)[:-1]
+    known = np.isfinite(y)
+    sizes = np.diff(np.append(edges, len(x)))
+    counts = np.add.reduceat(known.astype(float), edges)
+    empty = counts == 0
+    low = np.minimum.reduceat(np.where(known, y, np.inf), edges)
+    high = np.maximum.reduceat(np.where(known, y, -np.inf), edges)
+    mean = np.add.reduceat(np.where(known, y, 0.0), edges) / np.maximum(counts, 1)
+    gaps = (np.where(empty, np.nan, part) for part in (low, mean, high))
+    return (np.add.reduceat(x, edges) / sizes, *gaps)
+
+
+def _thinned(values: np.ndarray) -> np.ndarray:
+    return values[:: len(values) // POINTS_MAX + 1]
+
+
+def _cycled(count: int) -> list[str]:
+    return [_COLOURS[position % len(_COLOURS)] for position in range(count)]

@@ -1,0 +1,243 @@
+"""The run folder as files: their names, the shape of their lines, and how to read them.
+
+A page must also come out of a run that is under way, was interrupted, or lost a file. So a file that is
+absent is listed in `RunFiles.missing`, one that cannot be understood in `RunFiles.unreadable`, and the
+rest is shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from syn2co_ray.storage import Store, exists, list_files, read_bytes
+
+SPEC_FILE = "spec.yaml"
+PROVENANCE_FILE = "provenance.json"
+RESULTS_FILE = "results.json"
+VIEWS_FILE = "views.png"
+QUARANTINE_FILE = "quarantine.jsonl"
+REPORT_FILE = "report.html"
+METRICS_FOLDER = "metrics"
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+def steps_file(first_step: int) -> str:
+    """Metrics of the steps from `first_step` on, one JSON object a line."""
+    return f"{METRICS_FOLDER}/steps-{first_step:09d}.jsonl"
+
+
+def eval_file(step: int) -> str:
+    """k-NN accuracy measured after `step` steps."""
+    return f"{METRICS_FOLDER}/eval-{step:09d}.json"
+
+
+class Record(BaseModel):
+    """Something a run wrote. What a later version adds is kept; a number that is not there is None."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, coerce_numbers_to_str=True)
+
+
+class StepRecord(Record):
+    """Metrics of one optimizer step."""
+
+    step: int
+    epoch: float | None = None
+    loss: float | None = None
+    learning_rate: float | None = None
+    momentum: float | None = None
+    gradient_norm: float | None = None
+    """Global L2 norm before clipping."""
+    images_per_s: float | None = None
+    data_wait_share: float | None = None
+    """Part of the step's time spent waiting for images, 0 to 1."""
+    step_time_s: float | None = None
+    skipped: bool = False
+    """Loss or gradient was not finite: the step changed nothing."""
+    stats: dict[str, float | None] = {}
+    """The method's telemetry; `<name>/logit` and `<name>/mass` for each sort of negative."""
+
+
+class EvalRecord(Record):
+    """k-NN accuracy during training."""
+
+    step: int
+    epoch: float | None = None
+    knn: dict[int, float] = {}
+    """Top-1 percent by k."""
+
+
+class ResultRow(Record):
+    """Accuracy of one sort of features."""
+
+    features: str
+    knn_top1_percent: dict[int, float] = {}
+    linear_top1_percent: float | None = None
+
+
+class QuarantineTotal(Record):
+    """Images that could not be read."""
+
+    count: int
+    share: float
+    """Part of all images, 0 to 1."""
+
+
+class Results(Record):
+    """How a run ended and what came out."""
+
+    status: str
+    """finished or interrupted."""
+    steps: int | None = None
+    epochs: float | None = None
+    rows: list[ResultRow] = []
+    images_per_s: float | None = None
+    data_wait_share: float | None = None
+    wall_s: float | None = None
+    startup_s: dict[str, float] = {}
+    """Seconds before the first step, by what they went into."""
+    quarantined: QuarantineTotal | None = None
+    resumed_from_steps: list[int] = []
+
+
+class DataRecord(Record):
+    """A source that was trained or evaluated on."""
+
+    uri: str
+    fingerprint: str | None = None
+    records: int | None = None
+
+
+class Provenance(Record):
+    """What made the run: code, libraries, hardware, data."""
+
+    spec_hash: str | None = None
+    code_version: str | None = None
+    git_commit: str | None = None
+    libraries: dict[str, str] = {}
+    hardware: dict[str, Any] = {}
+    data: list[DataRecord] = []
+    started_at: str | None = None
+
+
+class QuarantineRecord(Record):
+    """One image that could not be read, and which record was taken in its place."""
+
+    key: str
+    source: str | None = None
+    reason: str | None = None
+    replaced_by: str | None = None
+    step: int | None = None
+
+
+@dataclass
+class RunFiles:
+    """All that a run folder holds for its page."""
+
+    spec_text: str | None = None
+    spec: dict[str, Any] = field(default_factory=dict)
+    provenance: Provenance | None = None
+    steps: list[StepRecord] = field(default_factory=list)
+    """In rising order, each step once."""
+    evals: list[EvalRecord] = field(default_factory=list)
+    results: Results | None = None
+    views_png: bytes | None = None
+    quarantine: list[QuarantineRecord] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    """Names of files that are not there."""
+    unreadable: list[str] = field(default_factory=list)
+    """File (and line) and what is wrong with it."""
+
+
+def load_run_files(store: Store) -> RunFiles:
+    """Reads a run folder.
+
+    Args:
+        store: the run folder.
+
+    Raises:
+        StorageError: the folder cannot be reached.
+    """
+    run = RunFiles()
+    _load_spec(run, _read(store, SPEC_FILE, run))
+    run.provenance = _parsed(Provenance, _read(store, PROVENANCE_FILE, run), PROVENANCE_FILE, run)
+    run.results = _parsed(Results, _read(store, RESULTS_FILE, run), RESULTS_FILE, run)
+    run.quarantine = list(_parsed_lines(QuarantineRecord, _read(store, QUARANTINE_FILE, run), QUARANTINE_FILE, run))
+    _load_views(run, _read(store, VIEWS_FILE, run))
+    _load_metrics(run, store)
+    return run
+
+
+def _load_spec(run: RunFiles, data: bytes | None) -> None:
+    if data is None:
+        return
+    run.spec_text = data.decode(errors="replace")
+    try:
+        spec = yaml.safe_load(run.spec_text)
+    except yaml.YAMLError as error:
+        run.unreadable.append(f"{SPEC_FILE}: not YAML ({error})")
+        return
+    if isinstance(spec, dict):
+        run.spec = spec
+    else:
+        run.unreadable.append(f"{SPEC_FILE}: {type(spec).__name__} instead of a mapping")
+
+
+def _load_views(run: RunFiles, data: bytes | None) -> None:
+    if data is not None and not data.startswith(_PNG_SIGNATURE):
+        run.unreadable.append(f"{VIEWS_FILE}: not a PNG image")
+        return
+    run.views_png = data
+
+
+def _load_metrics(run: RunFiles, store: Store) -> None:
+    """A resumed run repeats steps: the part with the larger first step (the later attempt) wins."""
+    by_step: dict[int, StepRecord] = {}
+    for info in list_files(store.child(METRICS_FOLDER), missing_ok=True):
+        name, path = info.path, f"{METRICS_FOLDER}/{info.path}"
+        if name.startswith("steps-") and name.endswith(".jsonl"):
+            # Files come sorted by name, so by first step: a later part overwrites.
+            data = read_bytes(store, path)
+            by_step.update((record.step, record) for record in _parsed_lines(StepRecord, data, path, run))
+        elif name.startswith("eval-") and name.endswith(".json"):
+            record = _parsed(EvalRecord, read_bytes(store, path), path, run)
+            run.evals.extend([record] if record else [])
+    run.steps = [by_step[step] for step in sorted(by_step)]
+    run.evals.sort(key=lambda record: record.step)
+    for kind, found in (("steps", run.steps), ("eval", run.evals)):
+        if not found:
+            run.missing.append(f"{METRICS_FOLDER}/{kind}-*")
+
+
+def _read(store: Store, name: str, run: RunFiles) -> bytes | None:
+    if exists(store, name):
+        return read_bytes(store, name)
+    run.missing.append(name)
+    return None
+
+
+RecordT = TypeVar("RecordT", bound=Record)
+
+
+def _parsed(kind: type[RecordT], data: bytes | None, where: str, run: RunFiles) -> RecordT | None:
+    if data is None:
+        return None
+    try:
+        return kind.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        run.unreadable.append(f"{where}: {place + ': ' if place else ''}{first['msg']}")
+        return None
+
+
+def _parsed_lines(kind: type[RecordT], data: bytes | None, where: str, run: RunFiles) -> Iterator[RecordT]:
+    for number, line in enumerate((data or b"").splitlines(), 1):
+        if line.strip():
+            record = _parsed(kind, line, f"{where}, line {number}", run)
+            if record is not None:
+                yield record

@@ -1,0 +1,92 @@
+"""Sections `data` and `object_store`: where images come from and in which proportion."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from .base import EXECUTION_ONLY, Section
+
+SourceFormat = Literal["parquet", "webdataset", "folder"]
+
+
+class SourceSpec(Section):
+    """One set of images: a prefix of Parquet files, WebDataset tars, or a folder of image files."""
+
+    uri: str = Field(min_length=1)
+    """Where the files are: a local path, s3://bucket/prefix/ or gs://bucket/prefix/."""
+    format: SourceFormat | None = None
+    """parquet, webdataset or folder; found from the file names when left out."""
+    origin: Literal["real", "generated"] = "real"
+    """Whether the images were photographed or made by a diffusion model."""
+    share: float | None = Field(default=None, gt=0, le=1)
+    """Part of every global step taken from this source; all sources give one, or none does
+    (then each source's share is its part of all records)."""
+    image_column: str | None = None
+    """Parquet column with the encoded image (bytes, or a struct with a `bytes` field); found when
+    exactly one column qualifies or one is called image, img, jpg or png."""
+    label_column: str | None = None
+    """Parquet column with the label; `label` or `cls` when present and nothing is said."""
+    key_column: str | None = None
+    """Parquet column with a stable id; `key` when present, else file name and row number."""
+
+
+class DigitsStep(Section):
+    """Write scikit-learn's 1,797 real handwritten digits as Parquet shards, once."""
+
+    dataset: Literal["digits"]
+    into: str = Field(min_length=1)
+    """Prefix that gets train/ and eval/ (a local path or an object store)."""
+    eval_share: float = Field(default=0.2, gt=0, lt=1)
+    """Part of the records that goes to eval/, chosen by a hash of the key."""
+
+
+class SubsetStep(Section):
+    """Copy the first n images of each class, in key order, to another place, once."""
+
+    dataset: Literal["subset"]
+    source: SourceSpec
+    """A labelled source to copy from."""
+    into: str = Field(min_length=1)
+    """Prefix that gets the Parquet shards (a local path or an object store)."""
+    images_per_class: int = Field(ge=1)
+    """How many images of each class, the smallest keys first."""
+
+
+PrepareStep = Annotated[DigitsStep | SubsetStep, Field(discriminator="dataset")]
+
+
+class DataSpec(Section):
+    """What is trained on and what is evaluated on."""
+
+    train: list[SourceSpec] = Field(min_length=1)
+    """Sources mixed into every global step at their shares."""
+    eval: SourceSpec | None = None
+    """Labelled images that k-NN and the linear probe classify."""
+    eval_bank: SourceSpec | None = None
+    """Labelled images that k-NN and the probe learn from; the real train sources when left out."""
+    prepare: list[PrepareStep] = Field(default=[], json_schema_extra=EXECUTION_ONLY)
+    """Data sets to write before the run starts; a step whose output is whole is skipped."""
+    images_per_epoch: int | None = Field(default=None, ge=1)
+    """Length of an epoch; all records of all sources together when left out."""
+    window_images: int = Field(default=2048, ge=1)
+    """Images shuffled together. A window is the unit of reading: one read task holds its encoded
+    bytes in memory. Larger shuffles better, smaller uses less memory and starts sooner."""
+    image_pixels_max: int = Field(default=100_000_000, ge=1)
+    """Images whose header claims more pixels are refused before decoding."""
+    quarantine_share_max: float = Field(default=0.01, ge=0, le=1)
+    """Largest part of the images that may be unreadable before the run stops."""
+    reader_cpus_each: float = Field(default=0.5, gt=0, json_schema_extra=EXECUTION_ONLY)
+    """Logical CPUs reserved by each read task."""
+
+
+class ObjectStoreSpec(Section):
+    """How to reach s3:// (credentials come from the environment only, never from a job file)."""
+
+    endpoint_url: str | None = None
+    """Address of an S3-compatible store; AWS_ENDPOINT_URL when left out, else Amazon's."""
+    region: str | None = None
+    """Region of the bucket; AWS_DEFAULT_REGION when left out."""
+    anonymous: bool = False
+    """Read public buckets without credentials."""

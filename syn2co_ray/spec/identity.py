@@ -1,0 +1,59 @@
+"""The resolved spec: every default filled in, as YAML, as a hash and as a JSON Schema."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import yaml
+from pydantic import BaseModel
+
+from .job import PretrainSpec
+
+SHORT_HASH_LENGTH = 8
+
+
+def resolved(spec: BaseModel) -> dict[str, Any]:
+    """Plain values of a spec with all defaults filled in."""
+    return spec.model_dump(mode="json")
+
+
+def resolved_yaml(spec: BaseModel) -> str:
+    """The resolved spec as a job file that runs as it is."""
+    return yaml.safe_dump(resolved(spec), sort_keys=False, default_flow_style=None, width=100)
+
+
+def spec_hash(spec: BaseModel) -> str:
+    """SHA-256 (hex) over the fields that decide what is computed.
+
+    Fields marked `execution_only` (workers, actors, checkpoint cadence, storage) are left out: a run
+    may be resumed with other resources and stays the same run.
+    """
+    canonical = json.dumps(_identity(spec), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def run_name(spec: PretrainSpec) -> str:
+    """Name of the run's folder: the job's name and the short hash of its spec."""
+    return f"{spec.name}-{spec_hash(spec)[:SHORT_HASH_LENGTH]}"
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of a job file, for editors and for checks outside this package."""
+    schema = PretrainSpec.model_json_schema(mode="validation")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _identity(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return {
+            name: _identity(getattr(value, name))
+            for name, info in type(value).model_fields.items()
+            if not (isinstance(info.json_schema_extra, dict) and info.json_schema_extra.get("execution_only"))
+        }
+    if isinstance(value, list | tuple):
+        return [_identity(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _identity(item) for key, item in value.items()}
+    return value

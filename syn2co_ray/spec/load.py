@@ -1,0 +1,218 @@
+"""A job file plus overrides -> a valid spec, or every fault of it at once."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from .errors import Fault, SpecError
+from .job import PretrainSpec
+from .rules import cross_field_faults
+from .yaml_source import YamlDocument, parse_scalar, parse_yaml
+
+KINDS: dict[str, type[PretrainSpec]] = {"pretrain": PretrainSpec}
+
+
+def load_job(path: str | Path, overrides: Sequence[str] = ()) -> PretrainSpec:
+    """Read, override and check a job file.
+
+    Args:
+        path: YAML file.
+        overrides: `key.path=value` texts; values are read as YAML, list items by position
+            (`data.train.0.share=0.5`).
+
+    Raises:
+        SpecError: with all faults found, dotted keys and line numbers.
+    """
+    file = str(path)
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        fault = Fault(file, str(error), "a readable YAML job file", "check the path; examples are in jobs/")
+        raise SpecError([fault]) from None
+    return load_text(text, overrides, file)
+
+
+def load_text(text: str, overrides: Sequence[str] = (), file: str = "job.yaml") -> PretrainSpec:
+    """As `load_job`, from the YAML text itself."""
+    document = parse_yaml(text, file)
+    values, faults = _with_overrides(document.values, overrides)
+    if faults:
+        raise SpecError(faults, file)
+    return build_spec(values, document, file)
+
+
+def build_spec(values: dict[str, Any], document: YamlDocument | None = None, file: str = "job") -> PretrainSpec:
+    """Check plain values against the spec's types and its cross-field rules."""
+    document = document or YamlDocument(values)
+    kind = values.get("kind")
+    if kind not in KINDS:
+        got = "missing" if kind is None else f"got {kind!r}"
+        fault = Fault("kind", got, " | ".join(KINDS), _nearest(str(kind), KINDS), document.line_of("kind"))
+        raise SpecError([fault], file)
+    model = KINDS[kind]
+    faults: list[Fault] = []
+    try:
+        spec = model.model_validate(values)
+    except ValidationError as error:
+        faults += [_readable(item, model, document) for item in error.errors()]
+        spec = None
+    if spec is None:
+        sections = _valid_sections(model, _without(values, [f.where for f in faults if f.got == "unknown key"]))
+    else:
+        sections = {name: getattr(spec, name) for name in model.model_fields}
+    for fault in cross_field_faults(sections):
+        faults.append(Fault(fault.where, fault.got, fault.allowed, fault.next_step, document.line_of(fault.where)))
+    if faults or spec is None:
+        raise SpecError(sorted(faults, key=lambda f: (f.line or 0, f.where)), file)
+    return spec
+
+
+def _without(values: dict[str, Any], dotted_keys: Sequence[str]) -> dict[str, Any]:
+    """A copy that lacks the given keys: a misspelled key must not hide a section from the rules."""
+    values = copy.deepcopy(values)
+    for dotted in dotted_keys:
+        *parents, last = dotted.split(".")
+        node: Any = values
+        for part in parents:
+            node = node[int(part)] if isinstance(node, list) else node[part]
+        node.pop(last, None)
+    return values
+
+
+def _valid_sections(model: type[BaseModel], values: dict[str, Any]) -> dict[str, Any]:
+    """The top-level fields that are valid on their own, so that rules can still look at them."""
+    valid = {}
+    for name, info in model.model_fields.items():
+        if name not in values:
+            if not info.is_required():
+                valid[name] = info.get_default(call_default_factory=True)
+            continue
+        try:
+            valid[name] = TypeAdapter(info.annotation).validate_python(values[name])
+        except ValidationError:
+            continue
+    return valid
+
+
+def _with_overrides(values: dict[str, Any], overrides: Sequence[str]) -> tuple[dict[str, Any], list[Fault]]:
+    values = copy.deepcopy(values)
+    faults = []
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            faults.append(Fault(text, "not an override", "key.path=value", "write for example train.epochs=5"))
+            continue
+        fault = _set(values, key.split("."), parse_scalar(value), key)
+        if fault:
+            faults.append(fault)
+    return values, faults
+
+
+def _set(node: Any, path: list[str], value: Any, dotted: str) -> Fault | None:
+    *parents, last = path
+    for depth, part in enumerate(parents):
+        if isinstance(node, list):
+            if not _is_position(part, node):
+                return _no_such_item(".".join(path[: depth + 1]), node)
+            node = node[int(part)]
+            continue
+        if not isinstance(node.get(part), dict | list):
+            # `train.workers: 2` is short for a mapping, so an override may go below a plain value.
+            node[part] = {}
+        node = node[part]
+    if isinstance(node, list):
+        if not _is_position(last, node):
+            return _no_such_item(dotted, node)
+        node[int(last)] = value
+    else:
+        node[last] = value
+    return None
+
+
+def _is_position(part: str, items: list[Any]) -> bool:
+    return part.isdecimal() and int(part) < len(items)
+
+
+def _no_such_item(dotted: str, items: list[Any]) -> Fault:
+    return Fault(dotted, "no such list item", f"a position from 0 to {len(items) - 1}", "count from 0")
+
+
+def _readable(item: Any, model: type[BaseModel], document: YamlDocument) -> Fault:
+    """One pydantic error as a fault: dotted key, what was got, what is allowed."""
+    location = _without_tags(item["loc"], document.values)
+    dotted = ".".join(str(part) for part in location)
+    line = document.line_of(dotted)
+    if item["type"] == "extra_forbidden":
+        known = _known_keys(model, item["loc"][:-1])
+        return Fault(dotted, "unknown key", ", ".join(known), _nearest(str(location[-1]), known), line)
+    if item["type"] == "missing":
+        return Fault(dotted, "missing", _description(model, item["loc"]), f"add {location[-1]}:", line)
+    got = item.get("input")
+    shown = "a mapping" if isinstance(got, dict) else repr(got)
+    return Fault(dotted, f"got {shown}", item["msg"], line=line)
+
+
+def _without_tags(location: tuple[Any, ...], values: Any) -> list[Any]:
+    """pydantic's location without the parts it adds for unions (they are no keys of the file)."""
+    kept: list[Any] = []
+    node = values
+    for index, part in enumerate(location):
+        last = index == len(location) - 1
+        if isinstance(node, dict) and (part in node or last):
+            kept.append(part)
+            node = node.get(part)
+        elif isinstance(node, list) and isinstance(part, int) and part < len(node):
+            kept.append(part)
+            node = node[part]
+        elif last and not isinstance(node, dict | list) and not kept:
+            kept.append(part)
+    return kept or list(location)
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in typing.get_args(annotation) for model in _models_in(part)]
+
+
+def _model_at(model: type[BaseModel], location: Sequence[Any]) -> list[type[BaseModel]]:
+    """The section types that a pydantic location can mean."""
+    models = [model]
+    for part in location:
+        deeper = [
+            found
+            for candidate in models
+            if part in candidate.model_fields
+            for found in _models_in(candidate.model_fields[part].annotation)
+        ]
+        tagged = [m for m in models if _has_tag(m, part)]
+        models = deeper or tagged or models
+    return models
+
+
+def _has_tag(model: type[BaseModel], tag: Any) -> bool:
+    return any(tag in typing.get_args(info.annotation) for info in model.model_fields.values())
+
+
+def _known_keys(model: type[BaseModel], location: Sequence[Any]) -> list[str]:
+    return list(dict.fromkeys(name for found in _model_at(model, location) for name in found.model_fields))
+
+
+def _description(model: type[BaseModel], location: Sequence[Any]) -> str:
+    for found in _model_at(model, location[:-1]):
+        info = found.model_fields.get(str(location[-1]))
+        if info and info.description:
+            return info.description.replace("\n", " ")
+    return "a value"
+
+
+def _nearest(name: str, known: typing.Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"did you mean {close[0]}?" if close else ""

@@ -1,0 +1,120 @@
+"""Section `method`: framework, backbone, queue and synthesized negatives."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from .base import Section
+
+
+class CountSpec(Section):
+    """A kind of synthesized negative with its count per query."""
+
+    count: int = Field(ge=0)
+    """Synthesized negatives of this kind per query; 0 leaves the kind out."""
+
+
+class InterpolatedSpec(CountSpec):
+    """s = a q + (1 - a) n, a ~ U(0, alpha_max)."""
+
+    alpha_max: float = Field(default=0.5, gt=0, le=1)
+    """Largest weight of the query."""
+
+
+class ExtrapolatedSpec(CountSpec):
+    """s = q + b (n - q), b ~ U(1, beta_max)."""
+
+    beta_max: float = Field(default=1.5, ge=1)
+    """Furthest step past the negative."""
+
+
+class MixupSpec(CountSpec):
+    """s = g n_i + (1 - g) n_j, g ~ U(0, gamma_max)."""
+
+    gamma_max: float = Field(default=1.0, gt=0, le=1)
+    """Largest weight of the first negative."""
+
+
+class NoiseSpec(CountSpec):
+    """s = n + N(0, sigma^2 I)."""
+
+    sigma: float = Field(default=0.1, ge=0)
+    """Standard deviation per coordinate (0.01 in SynCo, 0.1 in SynBY)."""
+
+
+class PerturbedSpec(CountSpec):
+    """s = n + delta q."""
+
+    delta: float = Field(default=0.01, ge=0)
+    """Step along the query."""
+
+
+class AdversarialSpec(CountSpec):
+    """s = n + eta sign(q)."""
+
+    eta: float = Field(default=0.01, ge=0)
+    """Step along the sign of the query."""
+
+
+def _int_as_count(value: Any) -> Any:
+    return {"count": value} if isinstance(value, int) else value
+
+
+def _counted(kind: type[CountSpec]) -> Any:
+    """`interpolated: 128` is short for `interpolated: {count: 128}`."""
+    return Annotated[kind, BeforeValidator(_int_as_count, json_schema_input_type=int | kind)]
+
+
+class NegativesSpec(Section):
+    """Synthesized negatives: drawn from each query's hardest queue entries, inside the loss."""
+
+    hardest: int = Field(ge=1)
+    """The pool: this many of the queue's entries most similar to the query."""
+    active_epochs: tuple[int, int] | None = Field(default=None, strict=False)
+    """First and last epoch (counted from 0, both included) with synthesized negatives; always
+    when left out."""
+    interpolated: _counted(InterpolatedSpec) = InterpolatedSpec(count=0)
+    extrapolated: _counted(ExtrapolatedSpec) = ExtrapolatedSpec(count=0)
+    mixup: _counted(MixupSpec) = MixupSpec(count=0)
+    noise: _counted(NoiseSpec) = NoiseSpec(count=0)
+    perturbed: _counted(PerturbedSpec) = PerturbedSpec(count=0)
+    adversarial: _counted(AdversarialSpec) = AdversarialSpec(count=0)
+
+    def kinds(self) -> dict[str, CountSpec]:
+        """Name -> spec of every kind whose count is not 0, in table order."""
+        named = {name: getattr(self, name) for name in NEGATIVE_KINDS}
+        return {name: kind for name, kind in named.items() if kind.count}
+
+
+NEGATIVE_KINDS = ("interpolated", "extrapolated", "mixup", "noise", "perturbed", "adversarial")
+
+
+class MethodSpec(Section):
+    """The framework and its networks."""
+
+    framework: Literal["moby", "synby"]
+    """moby: two queues, both directions; synby: moby with synthesized negatives."""
+    backbone: str = Field(min_length=1)
+    """Any timm model name with a pooled feature, such as deit_small_patch16_224."""
+    patch_size: int | None = Field(default=None, ge=1)
+    """Patch size of a ViT, when not the one of its name (small images)."""
+    backbone_options: dict[str, int | float | bool | str] = {}
+    """Further keyword arguments of the timm model, such as embed_dim, depth, num_heads."""
+    drop_path_online: float = Field(default=0.1, ge=0, lt=1)
+    """Stochastic depth of the online encoder."""
+    drop_path_target: float = Field(default=0.0, ge=0, lt=1)
+    """Stochastic depth of the momentum encoder."""
+    hidden_features: int = Field(default=4096, ge=1)
+    """Width of the hidden layer of projector and predictor."""
+    output_features: int = Field(default=256, ge=2)
+    """Width C of the projections that are compared."""
+    queue_size_features: int = Field(default=4096, ge=1)
+    """Length K of each queue of negatives."""
+    temperature: float = Field(default=0.2, gt=0)
+    """InfoNCE temperature."""
+    momentum: float = Field(default=0.99, ge=0, le=1)
+    """Momentum of the target encoder at step 0; rises to 1 by a cosine over training."""
+    negatives: NegativesSpec | None = None
+    """Synthesized negatives (synby)."""

@@ -1,0 +1,169 @@
+"""Rules that look at more than one field of a job: the one place for them.
+
+Each rule names the sections it needs as its parameters; it runs when those are valid by themselves,
+so a fault in one section never hides one in another.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from .augment import AugmentSpec
+from .data import DataSpec
+from .errors import Fault
+from .evaluate import EvaluateSpec
+from .method import MethodSpec
+from .train import TrainSpec
+
+RULES: list[Callable[..., Iterator[Fault]]] = []
+
+
+def rule(check: Callable[..., Iterator[Fault]]) -> Callable[..., Iterator[Fault]]:
+    RULES.append(check)
+    return check
+
+
+def cross_field_faults(sections: dict[str, Any]) -> list[Fault]:
+    """Faults of all rules whose sections are present in `sections` (name -> valid section)."""
+    faults: list[Fault] = []
+    for check in RULES:
+        needed = list(inspect.signature(check).parameters)
+        if all(name in sections for name in needed):
+            faults += check(**{name: sections[name] for name in needed})
+    return faults
+
+
+def worker_counts_allowed(train: TrainSpec) -> list[int]:
+    """Worker counts from min to max that split the global batch evenly."""
+    counts = range(train.workers.min, train.workers.max + 1)
+    return [count for count in counts if train.images_per_step_global % count == 0]
+
+
+@rule
+def pools_are_ranges(train: TrainSpec, augment: AugmentSpec) -> Iterator[Fault]:
+    for where, pool in (("train.workers", train.workers), ("augment.actors", augment.actors)):
+        if pool.min > pool.max:
+            yield Fault(where, f"min {pool.min} is more than max {pool.max}", "min <= max", "swap them")
+
+
+@rule
+def batch_splits_over_workers(train: TrainSpec) -> Iterator[Fault]:
+    batch = train.images_per_step_global
+    for bound in sorted({train.workers.min, train.workers.max}):
+        if batch % bound:
+            below, above = batch // bound * bound, (batch // bound + 1) * bound
+            nearest = f"{below} or {above}" if below else f"{above}"
+            yield Fault(
+                "train.images_per_step_global",
+                f"{batch} is not a multiple of {bound} workers",
+                "a multiple of train.workers.min and of train.workers.max",
+                f"use {nearest}",
+            )
+
+
+@rule
+def schedules_fit(train: TrainSpec) -> Iterator[Fault]:
+    optimizer = train.optimizer
+    if optimizer.warmup_epochs >= train.epochs:
+        yield Fault(
+            "train.optimizer.warmup_epochs",
+            f"{optimizer.warmup_epochs:g} of {train.epochs} epochs",
+            "less than train.epochs",
+            "shorten the warm-up or train longer",
+        )
+    if optimizer.learning_rate_min_base > optimizer.learning_rate_base:
+        yield Fault(
+            "train.optimizer.learning_rate_min_base",
+            f"{optimizer.learning_rate_min_base:g} is above learning_rate_base {optimizer.learning_rate_base:g}",
+            "at most learning_rate_base",
+            "lower it",
+        )
+
+
+@rule
+def shares_sum_to_one(data: DataSpec) -> Iterator[Fault]:
+    shares = [source.share for source in data.train]
+    given = [share for share in shares if share is not None]
+    if not given:
+        return
+    if len(given) < len(shares):
+        missing = next(i for i, share in enumerate(shares) if share is None)
+        yield Fault(f"data.train.{missing}.share", "missing while other sources have one", "all or none", "add it")
+    elif not math.isclose(sum(given), 1.0, abs_tol=1e-6):
+        yield Fault("data.train", f"shares sum to {sum(given):g}", "a sum of 1", "change a share")
+
+
+@rule
+def epoch_holds_a_step(data: DataSpec, train: TrainSpec) -> Iterator[Fault]:
+    if data.images_per_epoch is not None and data.images_per_epoch < train.images_per_step_global:
+        yield Fault(
+            "data.images_per_epoch",
+            f"{data.images_per_epoch} is less than one step of {train.images_per_step_global} images",
+            "at least train.images_per_step_global",
+            "raise it or leave it out",
+        )
+
+
+@rule
+def evaluation_has_images(data: DataSpec, evaluate: EvaluateSpec) -> Iterator[Fault]:
+    if data.eval is None and data.eval_bank is not None:
+        yield Fault("data.eval_bank", "given without data.eval", "both or none", "add data.eval")
+    if data.eval is not None and data.eval_bank is None and all(s.origin == "generated" for s in data.train):
+        yield Fault("data.eval_bank", "missing, and no train source is real", "a labelled source", "add data.eval_bank")
+
+
+@rule
+def negatives_fit_the_framework(method: MethodSpec, train: TrainSpec) -> Iterator[Fault]:
+    negatives = method.negatives
+    if method.framework == "moby" and negatives is not None:
+        yield Fault("method.negatives", "given with framework moby", "only with synby", "use framework: synby")
+    if method.framework == "synby" and (negatives is None or not negatives.kinds()):
+        yield Fault(
+            "method.negatives",
+            "synby without a synthesized negative",
+            "at least one kind with a count above 0",
+            "add for example `interpolated: 128`, or use framework: moby",
+        )
+    if negatives is None:
+        return
+    if negatives.hardest > method.queue_size_features:
+        yield Fault(
+            "method.negatives.hardest",
+            f"{negatives.hardest} of a queue of {method.queue_size_features}",
+            "at most method.queue_size_features",
+            "lower hardest or lengthen the queue",
+        )
+    if negatives.active_epochs is not None:
+        first, last = negatives.active_epochs
+        if not 0 <= first <= last or first >= train.epochs:
+            yield Fault(
+                "method.negatives.active_epochs",
+                f"[{first}, {last}] with {train.epochs} epochs",
+                "0 <= first <= last, first < train.epochs",
+                "epochs are counted from 0 and both ends are included",
+            )
+
+
+@rule
+def crop_scale_is_a_range(augment: AugmentSpec) -> Iterator[Fault]:
+    if augment.crop_scale is not None and not 0 < augment.crop_scale[0] <= augment.crop_scale[1] <= 1:
+        yield Fault("augment.crop_scale", f"{list(augment.crop_scale)}", "0 < smallest <= largest <= 1", "swap them")
+
+
+@rule
+def image_fits_patches(augment: AugmentSpec, method: MethodSpec) -> Iterator[Fault]:
+    named = re.search(r"patch(\d+)", method.backbone)
+    patch = method.patch_size or (int(named.group(1)) if named else None)
+    size = augment.image_size
+    if patch and size % patch:
+        below, above = size // patch * patch, (size // patch + 1) * patch
+        yield Fault(
+            "augment.image_size",
+            f"{size} is not a multiple of the patch size {patch}",
+            f"a multiple of {patch}",
+            f"use {below} or {above}, or set method.patch_size" if below else f"use {above}, or set method.patch_size",
+        )

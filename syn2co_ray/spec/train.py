@@ -1,0 +1,63 @@
+"""Section `train`: batch, length, optimizer, workers, checkpoints."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from .base import EXECUTION_ONLY, Pool, PoolOrCount, Section
+
+IMAGES_PER_STEP_OF_BASE_RATE = 512
+"""Learning rates are given for this many images per step and scaled linearly (MoBY recipe)."""
+
+
+class OptimizerSpec(Section):
+    """AdamW with linear-scaled learning rate, warm-up and cosine per step (MoBY recipe)."""
+
+    learning_rate_base: float = Field(default=1e-3, gt=0)
+    """Peak rate for 512 images per global step; scaled linearly with images_per_step_global."""
+    learning_rate_warmup_base: float = Field(default=5e-7, ge=0)
+    """Rate of the first step, scaled the same way."""
+    learning_rate_min_base: float = Field(default=5e-6, ge=0)
+    """Rate of the last step, scaled the same way."""
+    warmup_epochs: float = Field(default=5.0, ge=0)
+    """Epochs of linear warm-up; the cosine clock includes them."""
+    weight_decay: float = Field(default=0.05, ge=0)
+    """Decay of matrices; 1-D parameters and biases have none."""
+    betas: tuple[float, float] = Field(default=(0.9, 0.999), strict=False)
+    eps: float = Field(default=1e-8, gt=0)
+    gradient_clip_norm: float = Field(default=5.0, gt=0)
+    """Largest global L2 norm of the gradient."""
+
+
+class CheckpointSpec(Section):
+    """When the state of a run is published."""
+
+    every_epochs: int = Field(default=1, ge=1)
+    """Publish at the end of every n-th epoch (and always at the end, on SIGTERM and on Ctrl-C)."""
+    every_steps: int | None = Field(default=None, ge=1)
+    """Publish also every n steps."""
+    keep: int = Field(default=3, ge=1)
+    """How many of the newest whole checkpoints stay."""
+
+
+class TrainSpec(Section):
+    """The distributed training run."""
+
+    images_per_step_global: int = Field(ge=1)
+    """Images in one optimizer step, over all workers."""
+    epochs: int = Field(ge=1)
+    """Passes over the plan."""
+    workers: PoolOrCount = Field(default=Pool(min=1, max=1), json_schema_extra=EXECUTION_ONLY)
+    """DDP processes."""
+    precision: Literal["auto", "bf16", "float32"] = "auto"
+    """Autocast of the networks; loss and queue are always float32. auto: bf16 on a GPU, else float32."""
+    optimizer: OptimizerSpec = OptimizerSpec()
+    checkpoint: CheckpointSpec = Field(default=CheckpointSpec(), json_schema_extra=EXECUTION_ONLY)
+    nonfinite_steps_max: int = Field(default=10, ge=0, json_schema_extra=EXECUTION_ONLY)
+    """Steps in a row with a non-finite loss or gradient (each is skipped) before the run stops."""
+    failures_max: int = Field(default=3, ge=0, json_schema_extra=EXECUTION_ONLY)
+    """Worker failures after which the run is restarted from its newest checkpoint."""
+    collective_timeout_s: float = Field(default=600.0, gt=0, json_schema_extra=EXECUTION_ONLY)
+    """Longest wait for another rank before the run fails with the names of those missing."""

@@ -1,0 +1,61 @@
+"""Connecting to Ray: the cluster that RAY_ADDRESS names, or one on this machine for the time of a run."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+@dataclass(frozen=True)
+class Cluster:
+    """What a connected cluster can give."""
+
+    cpus: float
+    gpus: float
+    nodes: int
+    is_local: bool
+    logs: str
+
+
+@contextlib.contextmanager
+def connected(*, debug: bool = False) -> Iterator[Cluster]:
+    """Connect for the time of the block.
+
+    Without RAY_ADDRESS a cluster of this machine's CPUs and GPUs is started, bound to loopback and
+    behind a token made for this run only; it ends with the block.
+    """
+    address = os.environ.get("RAY_ADDRESS")
+    if not address:
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        if os.environ["RAY_AUTH_MODE"] == "token" and not os.environ.get("RAY_AUTH_TOKEN_PATH"):
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    import ray
+
+    level = logging.INFO if debug else logging.ERROR
+    already = ray.is_initialized()
+    if not already:
+        if address:
+            ray.init(log_to_driver=debug, logging_level=level)
+        else:
+            ray.init(
+                num_cpus=os.cpu_count(),
+                include_dashboard=False,
+                log_to_driver=debug,
+                logging_level=level,
+                _node_ip_address="127.0.0.1",
+            )
+    if not debug:
+        for name in ("ray", "ray.data", "ray.train", "ray.tune"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        resources = ray.cluster_resources()
+        session = ray._private.worker.global_worker.node.get_session_dir_path()
+        yield Cluster(
+            resources.get("CPU", 0.0), resources.get("GPU", 0.0), len(ray.nodes()), not address, f"{session}/logs"
+        )
+    finally:
+        if not already:
+            ray.shutdown()

@@ -1,0 +1,147 @@
+"""From a spec to everything a run needs before any worker starts: data, indexes, plan, run folder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ..data.index import SourceIndex, build_index, load_index, save_index
+from ..data.plan import Plan
+from ..data.prepare import run_prepare
+from ..data.stream import Stream
+from ..evaluate.features import LabelledSet, check_labelled
+from ..evaluate.protocols import Evaluation
+from ..spec.data import SourceSpec
+from ..spec.errors import Fault, SpecError
+from ..spec.job import PretrainSpec
+from ..storage import exists, publish_bytes, read_bytes
+from ..train.run_folder import PROVENANCE, RunFolder, open_run
+from .provenance import provenance
+
+VIEWS_PER_IMAGE = 2
+
+
+@dataclass(frozen=True)
+class PreparedRun:
+    """What is known and written before the cluster is asked for anything."""
+
+    job: PretrainSpec
+    run: RunFolder
+    stream: Stream
+    evaluation: Evaluation | None
+
+    @property
+    def plan(self) -> Plan:
+        return self.stream.plan
+
+    @property
+    def bytes_per_epoch(self) -> int:
+        """Encoded bytes of one epoch, from the sources' sizes and shares."""
+        images = self.plan.steps_per_epoch * self.plan.images_per_step_global
+        mean_bytes = [int(index.file_bytes.sum()) / index.num_records for index in self.stream.indexes]
+        shares = self.plan.exact_shares
+        return int(images * sum(float(s) * b for s, b in zip(shares, mean_bytes, strict=True)))
+
+
+def prepare_run(job: PretrainSpec, log: Callable[[str], None]) -> PreparedRun:
+    """Write the data sets the job asks for, index its sources, and open its run folder.
+
+    Raises:
+        DataError, StorageError: a source that cannot be used, with what to do.
+        SpecError: the sources hold too few images for one step.
+    """
+    run_prepare(job.data.prepare, job.object_store, log)
+    run = open_run(job)
+    indexes = tuple(_frozen_index(run, f"train-{i}", source, job, log) for i, source in enumerate(job.data.train))
+    plan = make_plan(job, indexes)
+    stream = Stream(
+        plan=plan,
+        indexes=indexes,
+        object_store=job.object_store,
+        view_bytes_per_image=VIEWS_PER_IMAGE * 3 * job.augment.image_size**2,
+        reader_cpus_each=job.data.reader_cpus_each,
+    )
+    evaluation = _evaluation(run, job, indexes, log)
+    if run.read_json(PROVENANCE) is None:
+        run.write_json(PROVENANCE, provenance(job, indexes))
+    return PreparedRun(job, run, stream, evaluation)
+
+
+def make_plan(job: PretrainSpec, indexes: tuple[SourceIndex, ...]) -> Plan:
+    """The job's plan over its indexed sources."""
+    plan = Plan(
+        seed=job.seed,
+        epochs=job.train.epochs,
+        images_per_step_global=job.train.images_per_step_global,
+        window_images=job.data.window_images,
+        fragment_rows=tuple(index.fragment_rows for index in indexes),
+        shares=tuple(source.share for source in job.data.train),
+        images_per_epoch=job.data.images_per_epoch,
+    )
+    if plan.steps_per_epoch == 0:
+        fault = Fault(
+            "train.images_per_step_global",
+            f"{job.train.images_per_step_global}, but the sources hold {sum(plan.records)} images",
+            "at most the images of an epoch",
+            "lower it or add images",
+        )
+        raise SpecError([fault])
+    return plan
+
+
+def _frozen_index(
+    run: RunFolder, name: str, source: SourceSpec, job: PretrainSpec, log: Callable[[str], None]
+) -> SourceIndex:
+    """The index the run was started with: files added later must not change the plan of a resumed run."""
+    store, file = run.store.child("index"), f"{name}.index"
+    if exists(store, file):
+        return load_index(read_bytes(store, file))
+    started = time.perf_counter()
+    index = build_index(source, job.object_store)
+    log(
+        f"indexed {source.uri}: {index.num_records:,} images in {len(index.files):,} files "
+        f"({time.perf_counter() - started:.1f} s)"
+    )
+    publish_bytes(store, file, save_index(index))
+    return index
+
+
+def _evaluation(
+    run: RunFolder, job: PretrainSpec, train: tuple[SourceIndex, ...], log: Callable[[str], None]
+) -> Evaluation | None:
+    if job.data.eval is None:
+        return None
+    queries = _labelled(job, (_frozen_index(run, "eval", job.data.eval, job, log),))
+    check_labelled(queries, "data.eval")
+    if job.data.eval_bank is not None:
+        bank = _labelled(job, (_frozen_index(run, "eval-bank", job.data.eval_bank, job, log),))
+    else:
+        bank = _labelled(job, tuple(index for index in train if index.source.origin == "real"))
+    check_labelled(bank, "data.eval_bank" if job.data.eval_bank else "data.train (as the k-NN bank)")
+    return Evaluation(job, bank, queries)
+
+
+def _labelled(job: PretrainSpec, indexes: tuple[SourceIndex, ...]) -> LabelledSet:
+    return LabelledSet(
+        indexes,
+        job.object_store,
+        job.augment.image_size,
+        job.data.image_pixels_max,
+        job.evaluate.images_per_batch,
+    )
+
+
+def describe(prepared: PreparedRun) -> dict[str, Any]:
+    """Sizes a user wants to see before starting."""
+    plan = prepared.plan
+    return {
+        "images": plan.records,
+        "shares": [float(share) for share in plan.exact_shares],
+        "steps_per_epoch": plan.steps_per_epoch,
+        "total_steps": plan.total_steps,
+        "windows": plan.total_windows,
+        "steps_per_window": plan.steps_per_window,
+        "bytes_per_epoch": prepared.bytes_per_epoch,
+    }

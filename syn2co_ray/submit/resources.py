@@ -1,0 +1,52 @@
+"""Resources a job asks for against those a cluster has: refused before anything starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..spec.errors import ResourceError
+from ..spec.job import PretrainSpec
+from ..spec.rules import worker_counts_allowed
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Logical CPUs and GPUs of a start with this many workers and the fewest actors."""
+
+    workers: int
+    cpus: float
+    gpus: float
+
+
+def asked_resources(job: PretrainSpec, workers: int) -> Asked:
+    """What must be there at once: all workers, the fewest actors, one read task."""
+    actors, pool = job.augment.actors, job.train.workers
+    return Asked(
+        workers,
+        cpus=workers * pool.cpus_each + actors.min * actors.cpus_each + job.data.reader_cpus_each,
+        gpus=workers * pool.gpus_each + actors.min * actors.gpus_each,
+    )
+
+
+def choose_workers(job: PretrainSpec, cpus_there: float, gpus_there: float) -> Asked:
+    """The largest allowed number of workers that fits together with reading and augmentation.
+
+    Raises:
+        ResourceError: not even the smallest fits. Workers that took everything would starve Ray Data
+            without a word, so reading and augmentation are always counted in.
+    """
+    for workers in reversed(worker_counts_allowed(job.train)):
+        asked = asked_resources(job, workers)
+        # Ray counts in steps of 1/10,000.
+        if asked.cpus <= cpus_there + 1e-4 and asked.gpus <= gpus_there + 1e-4:
+            return asked
+    least = asked_resources(job, worker_counts_allowed(job.train)[0])
+    raise ResourceError(
+        "train.workers, augment.actors, data.reader_cpus_each",
+        f"together ask for {least.cpus:g} CPUs and {least.gpus:g} GPUs "
+        f"({least.workers} workers x {job.train.workers.cpus_each:g} CPUs, "
+        f"{job.augment.actors.min} actors x {job.augment.actors.cpus_each:g}, "
+        f"a read task x {job.data.reader_cpus_each:g})",
+        f"at most the cluster's {cpus_there:g} CPUs and {gpus_there:g} GPUs",
+        "lower the counts or the cpus_each / gpus_each (fractions are allowed), or use a larger cluster",
+    )

@@ -1,0 +1,40 @@
+"""The picture in the report: the plan's first records beside the views they are trained on."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..augment.sheet import views_sheet_png
+from ..augment.views import ViewMaker
+from ..data.decode import UnreadableImage, decode_rgb
+from ..data.index import read_fragments
+from ..spec.augment import AugmentSpec
+from .prepare import PreparedRun
+
+RECORDS_SHOWN = 8
+
+
+def first_views(prepared: PreparedRun) -> bytes:
+    """PNG of a few records of the first window, each source in turn, with their views of epoch 0."""
+    job = prepared.job
+    # On the driver there may be no GPU; both backends draw the same parameters.
+    maker = ViewMaker(AugmentSpec.model_validate({**job.augment.model_dump(), "backend": "opencv"}), job.seed)
+    rows = []
+    reads = prepared.plan.window(0).reads
+    per_source = max(1, RECORDS_SHOWN // len(prepared.stream.indexes))
+    for source, index in enumerate(prepared.stream.indexes):
+        wanted = per_source
+        for read in (read for read in reads if read.source == source):
+            if wanted <= 0:
+                break
+            table = read_fragments(index, [(read.fragment, read.rows[:wanted])], job.object_store, threads=1)[0]
+            rows += table.select(["key", "image"]).to_pylist()
+            wanted -= table.num_rows
+    shown = []
+    for row in rows:
+        try:
+            image = decode_rgb(row["image"] or b"", pixels_max=job.data.image_pixels_max)
+        except UnreadableImage:
+            continue
+        shown.append((row["key"], image, maker([image], [row["key"]], [0], np.zeros(1, dtype=int).tolist())[0]))
+    return views_sheet_png(shown)

@@ -1,0 +1,1 @@
+"""The distributed training run: loop, optimizer, checkpoints, run folder, Ray Train workers."""

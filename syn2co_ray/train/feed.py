@@ -1,0 +1,61 @@
+"""How Ray Train's workers get the plan's stream at every start."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ray
+import ray.data
+import ray.train
+
+from ..augment.actor import ViewActor
+from ..data.stream import rank_streams, window_dataset
+from ..spec.identity import spec_hash
+from ..spec.job import PretrainSpec
+from .checkpoint import newest_step
+from .run_folder import RunFolder
+
+
+class RemainingWindows:
+    """Called by Ray Train at every (re)start of the workers: the windows after the newest checkpoint."""
+
+    def __init__(self, job: PretrainSpec, run: RunFolder, plan: Any, board: Any) -> None:
+        self.job, self.run, self.plan, self.board = job, run, plan, board
+
+    def __call__(self) -> ray.data.Dataset:
+        first_step = newest_step(self.run.store, spec_hash(self.job))
+        ray.get(self.board.begin.remote(first_step))
+        return window_dataset(self.plan, first_step)
+
+
+class PlanFeed(ray.train.DataConfig):
+    """Cuts the windows into blocks for the world size that this start has.
+
+    Ray Train's own splitting knows neither the plan nor the step to start at, so it is replaced as a
+    whole; locality hints would let blocks overtake one another and are not used.
+    """
+
+    def __init__(self, job: PretrainSpec, stream_ref: Any, board: Any) -> None:
+        super().__init__()
+        self.job, self.boxed_ref, self.board = job, [stream_ref], board
+
+    def configure(
+        self, datasets: dict[str, ray.data.Dataset], world_size: int, *args: Any, **kwargs: Any
+    ) -> list[dict[str, ray.data.DataIterator]]:
+        job = self.job
+        streams = rank_streams(
+            datasets["train"],
+            self.boxed_ref[0],
+            first_step=ray.get(self.board.position.remote()),
+            world_size=world_size,
+            reader_cpus_each=job.data.reader_cpus_each,
+            view_actor=ViewActor,
+            view_actor_arguments={
+                "boxed_ref": self.boxed_ref,
+                "augment": job.augment,
+                "seed": job.seed,
+                "image_pixels_max": job.data.image_pixels_max,
+            },
+            pool=job.augment.actors,
+        )
+        return [{"train": stream} for stream in streams]

@@ -1,0 +1,250 @@
+"""The training loop of one rank: records in plan order in, checkpoints and metrics out.
+
+It knows nothing of Ray. Ranks agree before every step (is there a batch, was a stop asked for) and
+after it (loss), through a CPU group, so that all of them always leave the loop at the same step.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from ..data.quarantine import MIN_IMAGES_BEFORE_STOPPING
+from ..data.stream import StepRecords
+from ..methods import Method
+from ..spec.errors import DataError, Syn2coError, TrainingError
+from ..spec.identity import resolved, spec_hash
+from ..spec.job import PretrainSpec
+from .checkpoint import load_newest, save_checkpoint
+from .context import TrainContext
+from .run_folder import QUARANTINE, RunFolder
+from .trainer import StepOutcome, StepTrainer
+
+Evaluate = Callable[[Method, TrainContext], dict[str, Any] | None]
+"""Measures the online encoder on all ranks; the figures come back on rank 0."""
+
+
+@dataclass
+class LoopOutcome:
+    """How the loop ended."""
+
+    status: str
+    """finished or interrupted."""
+    step: int
+    """Steps done, over all starts of the run."""
+    images_per_s: float
+    data_wait_share: float
+    quarantined_images: int
+    images_seen: int
+    resumed_from_steps: list[int]
+    notes: list[str] = field(default_factory=list)
+
+
+class TrainLoop:
+    """Runs from the newest whole checkpoint to the end, or until asked to stop."""
+
+    def __init__(
+        self,
+        job: PretrainSpec,
+        context: TrainContext,
+        run: RunFolder,
+        steps_per_epoch: int,
+        evaluate: Evaluate | None = None,
+    ) -> None:
+        self.job, self.context, self.run, self.evaluate = job, context, run, evaluate
+        self.steps_per_epoch = steps_per_epoch
+        self.trainer = StepTrainer(job, context, steps_per_epoch)
+        self.step = 0
+        self.skipped_in_a_row = 0
+        self.images_seen = 0
+        self.quarantined: dict[str, dict[str, Any]] = {}
+        self.quarantined_images = 0
+        self.resumed_from_steps: list[int] = []
+        self.notes: list[str] = []
+        self.metrics: list[dict[str, Any]] = []
+        self._busy_s = 0.0
+        self._waited_s = 0.0
+        self._timed_steps = 0
+        self._started = False
+
+    @property
+    def is_first(self) -> bool:
+        return self.context.rank == 0
+
+    def run_to_end(self) -> LoopOutcome:
+        """Train; every return and every error leaves the newest good checkpoint in the run folder."""
+        self._resume()
+        records = self.context.records(self.step) if self.step < self.trainer.total_steps else iter(())
+        status = "finished"
+        while self.step < self.trainer.total_steps:
+            started = time.perf_counter()
+            batch, stop = self._next_batch(records)
+            waited_s = time.perf_counter() - started
+            if stop or batch is None:
+                status = "interrupted"
+                self._checkpoint()
+                break
+            outcome = self.trainer.train_step(batch.views, self.step)
+            self.step += 1
+            self._after_step(outcome, time.perf_counter() - started, waited_s)
+            if self.step % self.steps_per_epoch == 0:
+                self._after_epoch(self.step // self.steps_per_epoch)
+            elif self.job.train.checkpoint.every_steps and self.step % self.job.train.checkpoint.every_steps == 0:
+                self._checkpoint()
+        return self._outcome(status)
+
+    def _resume(self) -> None:
+        checkpoint, rejected = load_newest(self.run.store, spec_hash(self.job))
+        self.notes += [f"checkpoint not used: {reason}" for reason in rejected]
+        if checkpoint is None:
+            return
+        self.trainer.restore(checkpoint)
+        self.step = checkpoint.step
+        self.images_seen = checkpoint.state["images_seen"]
+        self.quarantined = {entry["key"]: entry for entry in checkpoint.state["quarantined"]}
+        self.quarantined_images = checkpoint.state["quarantined_images"]
+        self.resumed_from_steps = [*checkpoint.state["resumed_from_steps"], self.step]
+        self.notes.append(f"resumed from step {self.step}")
+
+    def _next_batch(self, records: Iterator[StepRecords]) -> tuple[StepRecords | None, bool]:
+        """This rank's next records, unless any rank has none or a stop was asked for."""
+        batch, failure = None, None
+        try:
+            batch = next(records, None)
+            if batch is None:
+                raise DataError("data stream", f"ended before step {self.step}", "", "resume the run")
+            if batch.step != self.step:
+                raise DataError("data stream", f"gave step {batch.step} at step {self.step}", "", "resume the run")
+        except Syn2coError as error:
+            failure = error
+        stop_asked = self.is_first and self.context.stop_requested()
+        bad = len(batch.quarantined) if batch else 0
+        failures, stops, bad_global = self.context.summed(failure is not None, stop_asked, bad)
+        if failures:
+            raise next(error for error in self.context.gathered(failure) if error is not None)
+        if stops:
+            return None, True
+        if batch is None:
+            raise AssertionError("a rank without a batch must have reported a failure")
+        self._count_quarantined(batch, bad_global > 0)
+        if self.context.keys_seen:
+            self.context.keys_seen(self.step, batch.keys)
+        return batch, False
+
+    def _count_quarantined(self, batch: StepRecords, any_bad: bool) -> None:
+        self.images_seen += self.job.train.images_per_step_global
+        if not any_bad:
+            return
+        for entry in (entry for entries in self.context.gathered(batch.quarantined) for entry in entries):
+            self.quarantined_images += 1
+            self.quarantined.setdefault(entry["key"], {**entry, "step": self.step})
+        share, limit = self.quarantined_images / self.images_seen, self.job.data.quarantine_share_max
+        if share > limit and self.images_seen >= MIN_IMAGES_BEFORE_STOPPING:
+            self._write_quarantine()
+            example = next(iter(self.quarantined.values()))
+            raise DataError(
+                "data.train",
+                f"{self.quarantined_images} of {self.images_seen} images could not be read ({share:.1%}), "
+                f"for example {example['key']}: {example['reason']}",
+                f"at most data.quarantine_share_max = {limit:.1%}",
+                f"see {self.run.store.child(QUARANTINE).uri}; mend the files or raise the share",
+            )
+
+    def _after_step(self, outcome: StepOutcome, step_time_s: float, waited_s: float) -> None:
+        if not outcome.skipped:
+            self.skipped_in_a_row = 0
+        else:
+            self.skipped_in_a_row += 1
+        if self._started:  # the first step after a start waits for the stream to fill
+            self._busy_s += step_time_s
+            self._waited_s += waited_s
+            self._timed_steps += 1
+        self._started = True
+        if self.is_first:
+            row = self._metrics_row(outcome, step_time_s, waited_s)
+            self.metrics.append(row)
+            self.context.show({**row, "total_steps": self.trainer.total_steps, "epochs": self.job.train.epochs})
+        if self.skipped_in_a_row > self.job.train.nonfinite_steps_max:
+            self._write_metrics()
+            raise TrainingError(
+                "train",
+                f"loss or gradient not finite in {self.skipped_in_a_row} steps in a row, up to step {self.step}",
+                f"at most train.nonfinite_steps_max = {self.job.train.nonfinite_steps_max}",
+                "the newest checkpoint in the run folder is good; lower train.optimizer.learning_rate_base "
+                "or lengthen the warm-up",
+            )
+
+    def _metrics_row(self, outcome: StepOutcome, step_time_s: float, waited_s: float) -> dict[str, Any]:
+        stats = {name: float(value) for name, value in outcome.stats.items()}
+        return {
+            "step": self.step,
+            "epoch": (self.step - 1) // self.steps_per_epoch,
+            "loss": outcome.loss,
+            "learning_rate": outcome.learning_rate,
+            "momentum": stats.pop("momentum", None),
+            "gradient_norm": outcome.gradient_norm,
+            "images_per_s": self.job.train.images_per_step_global / step_time_s,
+            "data_wait_share": waited_s / step_time_s,
+            "step_time_s": step_time_s,
+            "skipped": outcome.skipped,
+            "stats": stats,
+        }
+
+    def _after_epoch(self, epochs_done: int) -> None:
+        last = self.step == self.trainer.total_steps
+        if last or epochs_done % self.job.train.checkpoint.every_epochs == 0:
+            self._checkpoint()
+        if self.evaluate and (last or epochs_done % self.job.evaluate.knn.every_epochs == 0):
+            figures = self.evaluate(self.trainer.method, self.context)
+            if figures is not None:
+                row = {"step": self.step, "epoch": epochs_done, **figures}
+                self.run.write_json(f"metrics/eval-{self.step:09d}.json", row)
+                self.context.show({"evaluation": row})
+
+    def _checkpoint(self) -> None:
+        """Publish the state after `self.step` steps (rank 0 writes, the others go on)."""
+        if not self.is_first or (self.resumed_from_steps and self.resumed_from_steps[-1] == self.step):
+            return
+        self._write_metrics()
+        self._write_quarantine()
+        state = {
+            "step": self.step,
+            "epoch": self.step // self.steps_per_epoch,
+            "spec_hash": spec_hash(self.job),
+            "spec": resolved(self.job),
+            "world_size": self.context.world_size,
+            "images_seen": self.images_seen,
+            "quarantined": list(self.quarantined.values()),
+            "quarantined_images": self.quarantined_images,
+            "resumed_from_steps": self.resumed_from_steps,
+            "torch": torch.__version__,
+        }
+        save_checkpoint(self.run.store, self.trainer.state(state), self.job.train.checkpoint.keep)
+
+    def _write_metrics(self) -> None:
+        if self.is_first and self.metrics:
+            self.run.write_json_lines(f"metrics/steps-{self.metrics[0]['step']:09d}.jsonl", self.metrics)
+            self.metrics = []
+
+    def _write_quarantine(self) -> None:
+        if self.is_first and self.quarantined:
+            sources = [source.uri for source in self.job.data.train]
+            rows = [{**entry, "source": sources[entry["source"]]} for entry in self.quarantined.values()]
+            self.run.write_json_lines(QUARANTINE, rows)
+
+    def _outcome(self, status: str) -> LoopOutcome:
+        images = self._timed_steps * self.job.train.images_per_step_global
+        return LoopOutcome(
+            status,
+            self.step,
+            images / self._busy_s if self._busy_s else 0.0,
+            self._waited_s / self._busy_s if self._busy_s else 0.0,
+            self.quarantined_images,
+            self.images_seen,
+            self.resumed_from_steps,
+            self.notes,
+        )

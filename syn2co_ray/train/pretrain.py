@@ -1,0 +1,146 @@
+"""A pre-training run on a Ray cluster: the trainer, its feed, and what the driver sees of it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+import ray.data
+import ray.train
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from ..data.stream import Stream
+from ..spec.errors import Syn2coError, TrainingError
+from ..spec.job import PretrainSpec
+from .board import Board
+from .feed import PlanFeed, RemainingWindows
+from .run_folder import RunFolder
+from .worker import own_error, train_worker
+
+CONTROLLER_FAILURES_MAX = 3
+"""Ray's default is to retry for ever when workers cannot be placed; a user should hear of it."""
+
+
+@dataclass
+class PretrainRun:
+    """A run in the background: look at it, ask it to stop, wait for its result.
+
+    Attributes:
+        job: the spec.
+        run: its folder.
+        stream: records in plan order.
+        workers: number of DDP processes of this start.
+        evaluate: see `train.loop.Evaluate`.
+        finish: called on all ranks after the loop with (loop, outcome, context); its value on rank 0
+            becomes the run's results.
+    """
+
+    job: PretrainSpec
+    run: RunFolder
+    stream: Stream
+    workers: int
+    evaluate: Callable[..., Any] | None = None
+    finish: Callable[..., Any] | None = None
+    board: Any = field(init=False)
+    _thread: threading.Thread = field(init=False)
+    _answer: dict[str, Any] | None = field(default=None, init=False)
+    _error: BaseException | None = field(default=None, init=False)
+
+    def start(self) -> None:
+        """Start the trainer in a thread: Ray's own signal handling stays out of the way, ours saves state."""
+        self.board = Board.remote()
+        self._thread = threading.Thread(target=self._fit, name="trainer", daemon=True)
+        self._thread.start()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait a while; True when the run has ended."""
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def look(self) -> dict[str, Any]:
+        """Progress, evaluations and start-up marks so far."""
+        return ray.get(self.board.look.remote())
+
+    def ask_to_stop(self) -> None:
+        """Publish a checkpoint at the next step and end."""
+        self.board.ask_to_stop.remote()
+
+    def result(self) -> dict[str, Any]:
+        """What rank 0 returned.
+
+        Raises:
+            Syn2coError: the run failed.
+        """
+        if self._error is not None:
+            raise _readable(self._error) from self._error
+        if self._answer is None:
+            raise TrainingError("train", "the run ended without a result", "", "see the Ray logs; resume the run")
+        if "error" in self._answer:
+            raise self._answer["error"]
+        return self._answer
+
+    def _fit(self) -> None:
+        try:
+            self._answer = self._trainer().fit().return_value
+        except BaseException as error:
+            self._error = error
+
+    def _trainer(self) -> TorchTrainer:
+        train = self.job.train
+        stream_ref = ray.put(self.stream)
+        folder = self.run.store.child("ray_train")
+        return TorchTrainer(
+            train_worker,
+            train_loop_config={
+                "job": self.job,
+                "run": self.run,
+                "board": self.board,
+                "steps_per_epoch": self.stream.plan.steps_per_epoch,
+                "evaluate": self.evaluate,
+                "finish": self.finish,
+            },
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=self.workers,
+                use_gpu=train.workers.gpus_each > 0,
+                resources_per_worker=_resources(train.workers.cpus_each, train.workers.gpus_each),
+            ),
+            torch_config=TorchConfig(timeout_s=int(train.collective_timeout_s)),
+            run_config=ray.train.RunConfig(
+                # A name of its own for every start: what continues is our checkpoint, not Ray's snapshot.
+                name=f"start-{time.strftime('%Y%m%dT%H%M%S')}",
+                storage_filesystem=folder.filesystem,
+                storage_path=folder.path,
+                failure_config=ray.train.FailureConfig(
+                    max_failures=train.failures_max, controller_failure_limit=CONTROLLER_FAILURES_MAX
+                ),
+            ),
+            datasets={"train": RemainingWindows(self.job, self.run, self.stream.plan, self.board)},
+            dataset_config=PlanFeed(self.job, stream_ref, self.board),
+        )
+
+
+def _resources(cpus: float, gpus: float) -> dict[str, float]:
+    return {"CPU": cpus, "GPU": gpus} if gpus else {"CPU": cpus}
+
+
+def _readable(error: BaseException) -> Syn2coError:
+    """The run's failure as one of our errors: our own if it is one, else the workers' last words."""
+    failures = getattr(error, "worker_failures", None) or {}
+    for failure in [*failures.values(), error]:
+        found = own_error(failure)
+        if found is not None:
+            return found
+    if failures:
+        words = "; ".join(f"rank {rank}: {_last_line(failure)}" for rank, failure in sorted(failures.items()))
+    else:
+        words = _last_line(error)
+    return TrainingError("train", words, "", "run the same command to resume from the newest checkpoint")
+
+
+def _last_line(error: BaseException) -> str:
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

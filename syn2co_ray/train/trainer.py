@@ -1,0 +1,140 @@
+"""One optimizer step: forward, backward, clip, update; and the state that a checkpoint holds."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ..methods import Method, StepContext, build_method
+from ..methods.normalise import normalise
+from ..spec.job import PretrainSpec
+from .checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
+from .context import TrainContext
+from .optimizer import build_optimizer, learning_rate
+
+
+@dataclass(frozen=True)
+class StepOutcome:
+    """What a step gave; loss is the mean over the global batch, the norm is that before clipping."""
+
+    loss: float
+    gradient_norm: float
+    learning_rate: float
+    skipped: bool
+    stats: dict[str, torch.Tensor]
+
+
+class StepTrainer:
+    """The method, its optimizer and schedules on one rank."""
+
+    def __init__(self, job: PretrainSpec, context: TrainContext, steps_per_epoch: int) -> None:
+        self.job = job
+        self.context = context
+        self.steps_per_epoch = steps_per_epoch
+        self.total_steps = steps_per_epoch * job.train.epochs
+        self.images_per_rank = job.train.images_per_step_global // context.world_size
+        self.method: Method = build_method(job.method, job.augment.image_size, job.seed).to(context.device)
+        self.optimizer = build_optimizer(self.method, job.train.optimizer)
+        self.model: nn.Module = self._distributed()
+        self.autocast_dtype = _autocast_dtype(job.train.precision, context.device)
+
+    def _distributed(self) -> nn.Module:
+        if self.context.world_size == 1:
+            return self.method
+        devices = [self.context.device.index] if self.context.device.type == "cuda" else None
+        # Queues and batch statistics are equal on all ranks by construction: nothing to broadcast.
+        return DistributedDataParallel(self.method, device_ids=devices, broadcast_buffers=False)
+
+    def train_step(self, views: np.ndarray, step: int) -> StepOutcome:
+        """Train on this rank's rows of global step `step`.
+
+        Args:
+            views: uint8 (images_per_rank, views, 3, H, W).
+            step: global step, from 0.
+
+        A step whose loss or gradient is not finite changes nothing: no update, no enqueue, and batch
+        statistics are put back.
+        """
+        rate = learning_rate(
+            self.job.train.optimizer,
+            step=step,
+            steps_per_epoch=self.steps_per_epoch,
+            total_steps=self.total_steps,
+            images_per_step_global=self.job.train.images_per_step_global,
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        place = StepContext(
+            seed=self.job.seed,
+            step=step,
+            epoch=step // self.steps_per_epoch,
+            total_steps=self.total_steps,
+            images_per_step_global=self.job.train.images_per_step_global,
+            first_row=self.context.rank * self.images_per_rank,
+            group=None,
+        )
+        statistics = _running_statistics(self.method)
+        with self._autocast():
+            output = self.model(_device_views(views, self.context.device), place)
+        self.optimizer.zero_grad(set_to_none=True)
+        output.loss.backward()
+        norm = nn.utils.clip_grad_norm_(
+            [p for p in self.method.parameters() if p.requires_grad], self.job.train.optimizer.gradient_clip_norm
+        ).item()
+        (loss_sum,) = self.context.summed(output.loss.item())
+        loss = loss_sum / self.context.world_size
+        finite = math.isfinite(loss) and math.isfinite(norm)
+        if finite:
+            self.optimizer.step()
+            self.method.commit(place)
+        else:
+            _restore(statistics)
+        return StepOutcome(loss, norm, rate, not finite, output.stats)
+
+    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
+        if self.autocast_dtype is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self.context.device.type, dtype=self.autocast_dtype)
+
+    def state(self, extra: dict[str, Any]) -> Checkpoint:
+        """Everything for an identical continuation; `extra` goes into state.json."""
+        return Checkpoint(
+            extra,
+            {name: tensor.detach().cpu().clone() for name, tensor in self.method.state_dict().items()},
+            optimizer_tensors(self.method, self.optimizer),
+        )
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Continue from a checkpoint (of the same spec: keys must match exactly)."""
+        self.method.load_state_dict(checkpoint.method)
+        restore_optimizer(self.method, self.optimizer, checkpoint.optimizer)
+
+
+def _autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
+    if precision == "bf16" or (precision == "auto" and device.type == "cuda"):
+        return torch.bfloat16
+    return None
+
+
+def _device_views(views: np.ndarray, device: torch.device) -> list[torch.Tensor]:
+    """uint8 (n, V, 3, H, W) on the host -> V float tensors (n, 3, H, W), normalised on the device."""
+    # Blocks are read-only shared memory; torch only reads them here.
+    moved = torch.from_numpy(views if views.flags.writeable else views.copy()).to(device, non_blocking=True)
+    return [normalise(moved[:, view]) for view in range(moved.shape[1])]
+
+
+def _running_statistics(method: nn.Module) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    named = [(name, buffer) for name, buffer in method.named_buffers() if "running_" in name or "num_batches" in name]
+    return [(buffer, buffer.clone()) for _, buffer in named]
+
+
+def _restore(statistics: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
+    for buffer, before in statistics:
+        buffer.copy_(before)
