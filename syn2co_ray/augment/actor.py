@@ -24,8 +24,8 @@ class ViewActor:
     that were replaced because they could not be decoded.
     """
 
-    def __init__(self, boxed_ref: list[Any], augment: AugmentSpec, seed: int, image_pixels_max: int) -> None:
-        stream = fetch_stream(boxed_ref)
+    def __init__(self, boxed: list[Any], augment: AugmentSpec, seed: int, image_pixels_max: int) -> None:
+        stream = fetch_stream(boxed)
         self.views = ViewMaker(augment, seed)
         self.spares = SparePool(seed, stream.indexes, stream.object_store, make_decoder(image_pixels_max))
 

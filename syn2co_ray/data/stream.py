@@ -168,7 +168,7 @@ def rank_streams(
             _read_blocks,
             batch_size=1,
             batch_format="pyarrow",
-            fn_kwargs={"boxed_ref": [stream_ref], "world_size": world_size, "first_step": first_step},
+            fn_kwargs={"boxed": [stream_ref], "world_size": world_size, "first_step": first_step},
             num_cpus=reader_cpus,
         )
         .map_batches(
@@ -196,13 +196,16 @@ def _fetched(reference: Any) -> Stream:
     return ray.get(reference)
 
 
-def fetch_stream(boxed_ref: list[Any]) -> Stream:
-    """The stream behind a boxed reference, fetched once a process (Ray resolves bare references)."""
-    return _fetched(boxed_ref[0])
+def fetch_stream(boxed: list[Any]) -> Stream:
+    """The stream in a box, or behind the reference in it (fetched once a process).
+
+    Ray would resolve a bare reference at every call; without Ray the box holds the stream itself.
+    """
+    return boxed[0] if isinstance(boxed[0], Stream) else _fetched(boxed[0])
 
 
-def _read_blocks(window: pa.Table, boxed_ref: list[Any], world_size: int, first_step: int) -> Iterator[pa.Table]:
-    stream = fetch_stream(boxed_ref)
+def _read_blocks(window: pa.Table, boxed: list[Any], world_size: int, first_step: int) -> Iterator[pa.Table]:
+    stream = fetch_stream(boxed)
     for number in window["window"].to_pylist():
         yield from blocks_of_window(stream, number, world_size, first_step)
 

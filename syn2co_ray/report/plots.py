@@ -16,11 +16,13 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 from .run_files import EvalRecord, ResultRow, StepRecord
 
 POINTS_MAX = 800
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5195", "#8c8c8c")
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5195", "#a05a2c")
+_FIXED_COLOURS = {"positive": "#1d252d", "queue": "#8c8c8c"}
 _STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "syn2co",
@@ -65,10 +67,11 @@ def run_curves(
         _loss(steps),
         _knn(evals, rows),
         _stacked(steps, "Schedules", ("learning_rate", "learning rate"), ("momentum", "momentum")),
-        _gradient_norm(steps),
+        _noisy(steps, "Gradient norm", "gradient_norm", "L2 norm", "global norm before clipping"),
         _stacked(
             steps, "Throughput", ("images_per_s", "images / s"), ("data_wait_share", "data-wait share"), raw=True
         ),
+        _noisy(steps, "Step time", "step_time_s", "seconds", "one optimizer step, waiting for images included"),
         _stats(steps, "Hardness of negatives", "logit", "mean cosine with the query, before temperature"),
         _stats(steps, "Weight of negatives", "mass", "mean share of the softmax"),
     ]
@@ -109,7 +112,7 @@ def _knn(evals: Sequence[EvalRecord], rows: Sequence[ResultRow]) -> Curve:
             label = f"{row.features}, k = {ks[0]}"
             axes.axhline(row.knn_top1_percent[ks[0]], linestyle=dash, color="#6b7580", linewidth=1, label=label)
         axes.set(xlabel="epoch" if by_epoch else "step", ylabel="k-NN top-1 %")
-        axes.legend()
+        _legend_beside(axes)
 
     return _curve("k-NN accuracy", "eval images, frozen features of the online encoder", draw if ks else None)
 
@@ -118,19 +121,17 @@ def _baselines(rows: Sequence[ResultRow], k: int) -> list[ResultRow]:
     return [row for row in rows if k in row.knn_top1_percent and not row.features.startswith("trained")]
 
 
-def _gradient_norm(steps: Sequence[StepRecord]) -> Curve:
-    x, y = _steps_and(steps, "gradient_norm")
+def _noisy(steps: Sequence[StepRecord], title: str, name: str, unit: str, caption: str) -> Curve:
+    x, y = _steps_and(steps, name)
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         _raw(axes, x, y, _COLOURS[2])
         _line(axes, x, _moving_mean(y), _COLOURS[2])
-        positive = y[y > 0]
-        if len(positive) and positive.max() > 50 * positive.min():
-            axes.set_yscale("log")
-        axes.set(xlabel="step", ylabel="L2 norm")
+        _log_if_wide(axes, y)
+        axes.set(xlabel="step", ylabel=unit)
 
-    return _curve("Gradient norm", "global norm before clipping, raw and moving mean", draw if len(y) else None)
+    return _curve(title, f"{caption}; raw and moving mean", draw if len(y) else None)
 
 
 def _stacked(
@@ -160,12 +161,15 @@ def _stats(steps: Sequence[StepRecord], title: str, suffix: str, caption: str) -
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        for name, colour in zip(names, _cycled(len(names)), strict=True):
+        kinds = iter(_cycled(len(names)))
+        for name in names:
             y = _floats([record.stats.get(name) for record in steps])
             label = name.removesuffix(f"/{suffix}").removeprefix("negatives/")
-            _line(axes, x, _moving_mean(y), colour, label)
+            _line(axes, x, _moving_mean(y), _FIXED_COLOURS.get(label) or next(kinds), label)
+        if suffix == "mass":
+            _log_if_wide(axes, np.array([line.get_ydata() for line in axes.lines]), wide=5)
         axes.set(xlabel="step", ylabel="cosine" if suffix == "logit" else "share")
-        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.0)
+        _legend_beside(axes)
 
     return _curve(title, caption, draw if names else None)
 
@@ -227,6 +231,25 @@ def _raw(axes: Axes, x: np.ndarray, y: np.ndarray, colour: str) -> None:
         return
     x, low, _, high = _binned(x, y)
     axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
+
+
+def _log_if_wide(axes: Axes, y: np.ndarray, wide: float = 50) -> None:
+    positive = y[y > 0]
+    if len(positive) and positive.max() > wide * positive.min():
+        axes.set_yscale("log")
+        for axis_formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+            axis_formatter(_PlainLog())
+
+
+class _PlainLog(LogFormatter):
+    """0.1, 1, 10 in plain text, without the mathematics that `text.parse_math` turns off."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return f"{x:g}" if super().__call__(x, pos) else ""
+
+
+def _legend_beside(axes: Axes) -> None:
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.0)
 
 
 def _binned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

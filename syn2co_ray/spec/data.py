@@ -15,7 +15,8 @@ class SourceSpec(Section):
     """One set of images: a prefix of Parquet files, WebDataset tars, or a folder of image files."""
 
     uri: str = Field(min_length=1)
-    """Where the files are: a local path, s3://bucket/prefix/ or gs://bucket/prefix/."""
+    """Where the files are: a local path, s3://bucket/prefix/ or gs://bucket/prefix/. A last part with * or ?
+    takes only the files of that folder whose names match (`.../train-*.parquet`)."""
     format: SourceFormat | None = None
     """parquet, webdataset or folder; found from the file names when left out."""
     origin: Literal["real", "generated"] = "real"

@@ -61,7 +61,7 @@ def build_spec(values: dict[str, Any], document: YamlDocument | None = None, fil
     try:
         spec = model.model_validate(values)
     except ValidationError as error:
-        faults += [_readable(item, model, document) for item in error.errors()]
+        faults += [_readable(item, model, values, document) for item in error.errors()]
         spec = None
     if spec is None:
         sections = _valid_sections(model, _without(values, [f.where for f in faults if f.got == "unknown key"]))
@@ -144,9 +144,9 @@ def _no_such_item(dotted: str, items: list[Any]) -> Fault:
     return Fault(dotted, "no such list item", f"a position from 0 to {len(items) - 1}", "count from 0")
 
 
-def _readable(item: Any, model: type[BaseModel], document: YamlDocument) -> Fault:
+def _readable(item: Any, model: type[BaseModel], values: dict[str, Any], document: YamlDocument) -> Fault:
     """One pydantic error as a fault: dotted key, what was got, what is allowed."""
-    location = _without_tags(item["loc"], document.values)
+    location = _without_tags(item["loc"], values)
     dotted = ".".join(str(part) for part in location)
     line = document.line_of(dotted)
     if item["type"] == "extra_forbidden":

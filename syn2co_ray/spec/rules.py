@@ -117,7 +117,7 @@ def evaluation_has_images(data: DataSpec, evaluate: EvaluateSpec) -> Iterator[Fa
 
 
 @rule
-def negatives_fit_the_framework(method: MethodSpec, train: TrainSpec) -> Iterator[Fault]:
+def negatives_fit_the_framework(method: MethodSpec) -> Iterator[Fault]:
     negatives = method.negatives
     if method.framework == "moby" and negatives is not None:
         yield Fault("method.negatives", "given with framework moby", "only with synby", "use framework: synby")
@@ -128,24 +128,27 @@ def negatives_fit_the_framework(method: MethodSpec, train: TrainSpec) -> Iterato
             "at least one kind with a count above 0",
             "add for example `interpolated: 128`, or use framework: moby",
         )
-    if negatives is None:
-        return
-    if negatives.hardest > method.queue_size_features:
+    if negatives is not None and negatives.hardest > method.queue_size_features:
         yield Fault(
             "method.negatives.hardest",
             f"{negatives.hardest} of a queue of {method.queue_size_features}",
             "at most method.queue_size_features",
             "lower hardest or lengthen the queue",
         )
-    if negatives.active_epochs is not None:
-        first, last = negatives.active_epochs
-        if not 0 <= first <= last or first >= train.epochs:
-            yield Fault(
-                "method.negatives.active_epochs",
-                f"[{first}, {last}] with {train.epochs} epochs",
-                "0 <= first <= last, first < train.epochs",
-                "epochs are counted from 0 and both ends are included",
-            )
+
+
+@rule
+def negatives_are_active_in_the_run(method: MethodSpec, train: TrainSpec) -> Iterator[Fault]:
+    if method.negatives is None or method.negatives.active_epochs is None:
+        return
+    first, last = method.negatives.active_epochs
+    if not 0 <= first <= last or first >= train.epochs:
+        yield Fault(
+            "method.negatives.active_epochs",
+            f"[{first}, {last}] with {train.epochs} epochs",
+            "0 <= first <= last, first < train.epochs",
+            "epochs are counted from 0 and both ends are included",
+        )
 
 
 @rule

@@ -37,7 +37,7 @@ class PlanFeed(ray.train.DataConfig):
 
     def __init__(self, job: PretrainSpec, stream_ref: Any, board: Any) -> None:
         super().__init__()
-        self.job, self.boxed_ref, self.board = job, [stream_ref], board
+        self.job, self.boxed, self.board = job, [stream_ref], board
 
     def configure(
         self, datasets: dict[str, ray.data.Dataset], world_size: int, *args: Any, **kwargs: Any
@@ -45,13 +45,13 @@ class PlanFeed(ray.train.DataConfig):
         job = self.job
         streams = rank_streams(
             datasets["train"],
-            self.boxed_ref[0],
+            self.boxed[0],
             first_step=ray.get(self.board.position.remote()),
             world_size=world_size,
             reader_cpus_each=job.data.reader_cpus_each,
             view_actor=ViewActor,
             view_actor_arguments={
-                "boxed_ref": self.boxed_ref,
+                "boxed": self.boxed,
                 "augment": job.augment,
                 "seed": job.seed,
                 "image_pixels_max": job.data.image_pixels_max,

@@ -31,9 +31,10 @@ class ParquetReader:
 
     def build(self, source: SourceSpec, store: Store, files: list[FileInfo], threads: int) -> SourceIndex:
         """Read all footers; the columns must be the same in all files."""
+        _footer.cache_clear()  # files may have been rewritten since
         with ThreadPoolExecutor(threads) as pool:
-            footers = list(pool.map(lambda file: _footer(store.child(file.path), file.size_bytes), files))
-        schemas = [footer.schema.to_arrow_schema() for footer in footers]
+            footers = list(pool.map(lambda file: _footer(store.child(file.path)), files))
+        schemas = [_arrow_schema(footer) for footer in footers]
         first_uri = store.child(files[0].path).uri
         resolved = resolve_columns(source, schemas[0], first_uri)
         for file, schema in zip(files[1:], schemas[1:], strict=True):
@@ -88,35 +89,38 @@ class ParquetReader:
             first_row = int(index.fragment_first_row[fragment])
             keys = pa.array([f"{index.files[number]}:{first_row + row}" for row in positions.tolist()], pa.string())
         images = _image_bytes(table[source.image_column]) if source.image_column in table.column_names else None
-        labels = table[source.label_column].cast(pa.string()) if source.label_column in table.column_names else None
+        labels = _text(table[source.label_column]) if source.label_column in table.column_names else None
         return record_table(keys, images, labels, source.origin, source.uri, columns)
 
 
-def _footer(file: Store, size_bytes: int) -> pq.FileMetaData:
-    """The footer, remembered per process: every read of a fragment needs it again."""
-    return _cached_footer(file, size_bytes)
-
-
-@lru_cache(maxsize=1024)
-def _cached_footer(file: Store, size_bytes: int) -> pq.FileMetaData:
+@lru_cache(maxsize=256)
+def _footer(file: Store) -> pq.FileMetaData:
+    # Remembered per process, because every read of a fragment needs it again.
     def read() -> pq.FileMetaData:
         with file.filesystem.open_input_file(file.path) as stream:
-            return pq.ParquetFile(stream, pre_buffer=True).metadata
+            return pq.ParquetFile(stream).metadata
 
     return with_retries(lambda: _decoded(read, file), what=f"read {file.uri}")
 
 
+def _arrow_schema(footer: pq.FileMetaData) -> pa.Schema:
+    return pq.ParquetFile(pa.BufferReader(b""), metadata=footer).schema_arrow
+
+
 def _read_row_group(file: Store, index: SourceIndex, fragment: int, columns: list[str]) -> pa.Table:
-    footer = _footer(file, int(index.file_bytes[index.fragment_file[fragment]]))
-    row_group = int(index.reader_arrays["row_group"][fragment])
-    if row_group >= footer.num_row_groups or footer.row_group(row_group).num_rows != index.fragment_rows[fragment]:
-        raise changed(index, fragment, f"{footer.num_row_groups} row groups of {footer.num_rows} rows")
+    size_bytes = int(index.file_bytes[index.fragment_file[fragment]])
+    rows, row_group = int(index.fragment_rows[fragment]), int(index.reader_arrays["row_group"][fragment])
     if not columns:
-        # No column is needed, only the number of rows.
-        return pa.table({"": pa.nulls(int(index.fragment_rows[fragment]))})
+        # Only the number of rows is needed.
+        return pa.table({"": pa.nulls(rows)})
 
     def read() -> pa.Table:
+        footer = _footer(file)
         with file.filesystem.open_input_file(file.path) as stream:
+            if stream.size() != size_bytes:
+                raise changed(index, fragment, f"{stream.size()} bytes instead of {size_bytes}")
+            if row_group >= footer.num_row_groups or footer.row_group(row_group).num_rows != rows:
+                raise changed(index, fragment, f"other row groups ({footer.num_row_groups})")
             parquet = pq.ParquetFile(stream, metadata=footer, pre_buffer=True)
             return parquet.read_row_group(row_group, columns=columns, use_threads=False)
 
@@ -145,6 +149,12 @@ def _keys(column: pa.ChunkedArray, file: Store, name: str | None) -> pa.ChunkedA
             allowed="a key for every row",
             next_step="fill the column, or rename it so that file name and row number are the key",
         )
+    return _text(column)
+
+
+def _text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
     return column.cast(pa.string())
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pyarrow as pa
 
 from ...spec.data import SourceSpec
 from ...spec.errors import DataError
 
+ROLES = ("image_column", "label_column", "key_column")
 IMAGE_NAMES = ("image", "img", "jpg", "png")
 LABEL_NAMES = ("label", "cls")
-KEY_NAME = "key"
+KEY_NAMES = ("key",)
 
 
 def resolve_columns(source: SourceSpec, schema: pa.Schema, file: str) -> SourceSpec:
@@ -20,10 +23,10 @@ def resolve_columns(source: SourceSpec, schema: pa.Schema, file: str) -> SourceS
     """
     image = source.image_column or _find_image(schema, file)
     _require(schema, file, "image_column", image, image_kind, "binary, or a struct with a binary field `bytes`")
-    label = source.label_column or _find_label(schema)
+    label = source.label_column or _find_text(schema, LABEL_NAMES)
     if label is not None:
         _require(schema, file, "label_column", label, text_kind, "integer or string")
-    key = source.key_column or (KEY_NAME if KEY_NAME in schema.names else None)
+    key = source.key_column or _find_text(schema, KEY_NAMES)
     if key is not None:
         _require(schema, file, "key_column", key, text_kind, "string or integer")
     return source.model_copy(update={"image_column": image, "label_column": label, "key_column": key})
@@ -52,7 +55,7 @@ def difference(first: SourceSpec, first_schema: pa.Schema, other: SourceSpec, sc
 
     Widths (int32 and int64, string and large_string) do not count: the record holds text either way.
     """
-    for role in ("image_column", "label_column", "key_column"):
+    for role in ROLES:
         mine, theirs = getattr(first, role), getattr(other, role)
         kind = image_kind if role == "image_column" else text_kind
         same_kind = mine is None or theirs is None or kind(_type(first_schema, mine)) == kind(_type(schema, theirs))
@@ -63,10 +66,10 @@ def difference(first: SourceSpec, first_schema: pa.Schema, other: SourceSpec, sc
 
 def describe(source: SourceSpec, schema: pa.Schema) -> str:
     """The columns and their types in one line."""
-    roles = ("image_column", "label_column", "key_column")
-    found = ", ".join(_words(role, getattr(source, role), schema) for role in roles)
-    ignored = [name for name in LABEL_NAMES if source.label_column is None and name in schema.names]
-    return found + "".join(f"; {name!r} of type {_type(schema, name)} is no class label" for name in ignored)
+    found = ", ".join(_words(role, getattr(source, role), schema) for role in ROLES)
+    unfit = [name for name in LABEL_NAMES if source.label_column is None and name in schema.names]
+    unfit += [name for name in KEY_NAMES if source.key_column is None and name in schema.names]
+    return found + "".join(f"; column {name!r} ({_type(schema, name)}) is neither" for name in unfit)
 
 
 def _find_image(schema: pa.Schema, file: str) -> str:
@@ -87,12 +90,14 @@ def _find_image(schema: pa.Schema, file: str) -> str:
     )
 
 
-def _find_label(schema: pa.Schema) -> str | None:
+def _find_text(schema: pa.Schema, names: tuple[str, ...]) -> str | None:
     # A column that is called label but holds, say, boxes does not keep unlabelled training from its images.
-    return next((name for name in LABEL_NAMES if name in schema.names and text_kind(_type(schema, name))), None)
+    return next((name for name in names if name in schema.names and text_kind(_type(schema, name))), None)
 
 
-def _require(schema: pa.Schema, file: str, role: str, name: str, kind, allowed: str) -> None:
+def _require(
+    schema: pa.Schema, file: str, role: str, name: str, kind: Callable[[pa.DataType], str], allowed: str
+) -> None:
     if name not in schema.names:
         got = f"no column {name!r} among {', '.join(schema.names)}"
     elif not kind(_type(schema, name)):

@@ -1,0 +1,137 @@
+"""Index a source and read records by fragment and row.
+
+    index = build_index(source, options)                     once, in the driver; footers and tar headers only
+    data = save_index(index); index = load_index(data)       kept in the run's folder
+    table = read_rows(index, fragment, rows, options)        anywhere; records in the order asked
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatchcase
+
+import numpy as np
+import pyarrow as pa
+
+from ..spec.data import ObjectStoreSpec, SourceFormat, SourceSpec
+from ..spec.errors import DataError
+from ..storage import FileInfo, Store, list_files, open_store
+from .readers import READERS
+from .readers.protocol import extension, extension_counts
+from .source_index import SourceIndex, load_index, save_index
+
+__all__ = ["SourceIndex", "build_index", "load_index", "read_fragments", "read_rows", "save_index"]
+
+INDEX_THREADS = 16
+
+
+def build_index(source: SourceSpec, options: ObjectStoreSpec, threads: int = INDEX_THREADS) -> SourceIndex:
+    """List a source's files and find their fragments; no image is read.
+
+    A URI whose last part has * or ? takes the files of that folder whose names match (`.../train-*.parquet`).
+    The format is found from the file names when `source.format` is None. Names that start with a dot, and for
+    Parquet also those under a name with a leading underscore (half-written output of other tools), are left out.
+
+    Raises:
+        StorageError: the place cannot be listed or read.
+        DataError: no file of the format, several formats, no image, contradicting or damaged files.
+    """
+    store, pattern = _folder_and_pattern(source.uri, options)
+    files = [file for file in list_files(store, recursive=not pattern) if not _hidden(file.path, ".")]
+    if pattern:
+        files = [file for file in files if fnmatchcase(file.path, pattern)]
+    uri = store.child(pattern).uri
+    kind = source.format or _find_format(uri, files)
+    reader = READERS[kind]
+    mine = [file for file in files if extension(file.path) in reader.extensions]
+    if kind == "parquet":
+        mine = [file for file in mine if not _hidden(file.path, "_")]
+    if not mine:
+        raise _no_file_of(kind, uri, files)
+    resolved = source.model_copy(update={"uri": uri, "format": kind})
+    return reader.build(resolved, store, mine, threads)
+
+
+def read_rows(
+    index: SourceIndex,
+    fragment: int,
+    rows: np.ndarray | None,
+    options: ObjectStoreSpec,
+    columns: tuple[str, ...] | None = None,
+) -> pa.Table:
+    """Records of one fragment, in the record's schema.
+
+    Args:
+        index: of the source.
+        fragment: its number, 0 to `index.num_fragments` - 1.
+        rows: row numbers inside the fragment, in the order wanted (repeats allowed); all when None.
+        options: how to reach the store.
+        columns: the record's columns wanted, all when None; images are not read when `image` is not among them
+            (WebDataset reads them, since labels lie between them).
+
+    Raises:
+        IndexError: no such fragment or row.
+        StorageError, DataError: the file cannot be read, or changed after it was indexed.
+    """
+    if not 0 <= fragment < index.num_fragments:
+        raise IndexError(f"fragment {fragment} of {index.num_fragments}")
+    count = int(index.fragment_rows[fragment])
+    if rows is not None and len(rows) and not (0 <= np.min(rows) and np.max(rows) < count):
+        raise IndexError(f"rows {np.min(rows)} to {np.max(rows)} of {count} in fragment {fragment}")
+    assert index.source.format is not None
+    store, _ = _folder_and_pattern(index.source.uri, options)
+    return READERS[index.source.format].read(index, store, fragment, rows, columns)
+
+
+def read_fragments(
+    index: SourceIndex,
+    requests: Sequence[tuple[int, np.ndarray | None]],
+    options: ObjectStoreSpec,
+    threads: int = 8,
+    columns: tuple[str, ...] | None = None,
+) -> list[pa.Table]:
+    """`read_rows` for each (fragment, rows), in the order of the requests, `threads` at a time."""
+    if len(requests) <= 1 or threads <= 1:
+        return [read_rows(index, fragment, rows, options, columns) for fragment, rows in requests]
+    with ThreadPoolExecutor(min(threads, len(requests))) as pool:
+        return list(pool.map(lambda request: read_rows(index, *request, options, columns), requests))
+
+
+def _folder_and_pattern(uri: str, options: ObjectStoreSpec) -> tuple[Store, str]:
+    folder, _, last = uri.rstrip("/").rpartition("/")
+    if "*" in last or "?" in last:
+        return open_store(folder or ("/" if uri.startswith("/") else "."), options), last
+    return open_store(uri, options), ""
+
+
+def _hidden(path: str, mark: str) -> bool:
+    return any(part.startswith(mark) for part in path.split("/"))
+
+
+def _find_format(uri: str, files: list[FileInfo]) -> SourceFormat:
+    endings = {extension(file.path) for file in files}
+    found = [kind for kind, reader in READERS.items() if endings & reader.extensions]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise _no_file_of(None, uri, files)
+    raise DataError(
+        where=uri,
+        got=f"files of several formats ({', '.join(found)})",
+        allowed="files of one format, or `format` in the source",
+        next_step=f"say which one is meant with the source's `format`: {' or '.join(found)}",
+    )
+
+
+def _no_file_of(kind: SourceFormat | None, uri: str, files: list[FileInfo]) -> DataError:
+    kinds = READERS if kind is None else {kind: READERS[kind]}
+    allowed = "; ".join(f"{name}: .{', .'.join(sorted(reader.extensions))}" for name, reader in kinds.items())
+    return DataError(
+        where=uri,
+        got=f"none of the {len(files)} files can hold images: {extension_counts([file.path for file in files])}"
+        if files
+        else "no file matches",
+        allowed=allowed,
+        next_step="check the source's `uri` and `format` in the job",
+    )

@@ -1,0 +1,51 @@
+"""The resolved spec and its hash."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from syn2co_ray.spec.identity import json_schema, resolved_yaml, run_name, spec_hash
+from syn2co_ray.spec.load import load_text
+
+from .test_load import MINIMAL
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["train.workers=4", "augment.actors={min: 1, max: 9}", "storage=s3://b/runs", "train.checkpoint.keep=1",
+     "object_store.endpoint_url=http://127.0.0.1:1", "data.reader_cpus_each=2"],
+)  # fmt: skip
+def test_how_a_job_is_executed_does_not_change_its_identity(override):
+    assert spec_hash(load_text(MINIMAL, [override])) == spec_hash(load_text(MINIMAL))
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["seed=2", "train.epochs=11", "method.negatives.noise.sigma=0.02", "augment.flip_probability=0",
+     "data.window_images=64", "train.precision=bf16", "data.train.0.uri=elsewhere"],
+)  # fmt: skip
+def test_what_is_computed_does(override):
+    assert spec_hash(load_text(MINIMAL, [override])) != spec_hash(load_text(MINIMAL))
+
+
+def test_resolved_yaml_is_a_job_file_of_the_same_run():
+    job = load_text(MINIMAL)
+    again = load_text(resolved_yaml(job))
+    assert again == job
+    assert run_name(again) == run_name(job) == f"tiny-{spec_hash(job)[:8]}"
+
+
+def test_spelling_out_a_default_is_the_same_run():
+    assert spec_hash(load_text(MINIMAL, ["method.temperature=0.2"])) == spec_hash(load_text(MINIMAL))
+
+
+def test_json_schema_knows_every_section_short_forms_and_help():
+    schema = json_schema()
+    assert {"data", "augment", "method", "train", "evaluate"} <= set(schema["properties"])
+    text = json.dumps(schema)
+    assert "Images in one optimizer step, over all workers." in text
+    workers = schema["$defs"]["TrainSpec"]["properties"]["workers"]
+    assert {"type": "integer"} in workers["anyOf"]
+    assert schema["additionalProperties"] is False

@@ -1,0 +1,105 @@
+"""A training run without Ray: the same stream, actor and loop in plain processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from syn2co_ray.augment.actor import ViewActor
+from syn2co_ray.data.stream import StepRecords, Stream, blocks_of_window, remaining_windows, steps_of_blocks
+from syn2co_ray.spec.job import PretrainSpec
+from syn2co_ray.spec.load import load_text
+from syn2co_ray.submit.prepare import PreparedRun, prepare_run
+from syn2co_ray.train.context import TrainContext
+from syn2co_ray.train.loop import TrainLoop
+
+TINY = """\
+kind: pretrain
+name: tiny
+seed: 3
+storage: {folder}/runs
+data:
+  prepare: [{{dataset: digits, into: {folder}/digits}}]
+  train: [{{uri: {folder}/digits/train}}]
+  eval: {{uri: {folder}/digits/eval}}
+  window_images: 128
+  images_per_epoch: 160
+augment: {{recipe: byol, image_size: 16, crop_scale: [0.4, 1.0], flip_probability: 0}}
+method:
+  framework: synby
+  backbone: vit_tiny_patch16_224
+  patch_size: 8
+  backbone_options: {{embed_dim: 32, depth: 2, num_heads: 2}}
+  drop_path_online: 0.2
+  hidden_features: 48
+  output_features: 16
+  queue_size_features: 72
+  negatives: {{hardest: 16, interpolated: 4, extrapolated: 4, mixup: 4, noise: 4, perturbed: 4, adversarial: 4}}
+train:
+  images_per_step_global: 32
+  epochs: 4
+  optimizer: {{learning_rate_base: 0.02, warmup_epochs: 1}}
+evaluate: {{knn: {{neighbours: [5, 10]}}, linear: {{epochs: 5}}}}
+"""
+
+
+def tiny_job(folder: Path, *overrides: str) -> PretrainSpec:
+    return load_text(TINY.format(folder=folder), overrides)
+
+
+def local_records(
+    stream: Stream, job: PretrainSpec, rank: int, world_size: int, first_step: int
+) -> Iterator[StepRecords]:
+    """What Ray Data would deliver to a rank, made in this process."""
+    actor = ViewActor([stream], job.augment, job.seed, job.data.image_pixels_max)
+
+    def blocks() -> Iterator[dict[str, Any]]:
+        for number in remaining_windows(stream.plan, first_step):
+            for block in blocks_of_window(stream, number, world_size, first_step):
+                if block["rank"][0].as_py() == rank:
+                    yield actor(block)
+
+    return steps_of_blocks(blocks(), rank, first_step)
+
+
+def local_loop(
+    prepared: PreparedRun,
+    *,
+    rank: int = 0,
+    world_size: int = 1,
+    control_group: Any = None,
+    stop_before_step: int | None = None,
+    change_views: Callable[[int, np.ndarray], np.ndarray] | None = None,
+    keys_seen: Callable[[int, list[str]], None] | None = None,
+) -> TrainLoop:
+    """A loop ready to run; its losses are in `loop.losses` afterwards."""
+    job = prepared.job
+    losses: dict[int, float] = {}
+
+    def records(first_step: int) -> Iterator[StepRecords]:
+        for step in local_records(prepared.stream, job, rank, world_size, first_step):
+            if change_views is not None:
+                step = StepRecords(**{**vars(step), "views": change_views(step.step, step.views)})
+            yield step
+
+    context = TrainContext(
+        rank=rank,
+        world_size=world_size,
+        device=torch.device("cpu"),
+        records=records,
+        control_group=control_group,
+        keys_seen=keys_seen,
+    )
+    loop = TrainLoop(job, context, prepared.run, prepared.plan.steps_per_epoch)
+    context.show = lambda row: losses.update({row["step"]: row["loss"]}) if "loss" in row else None
+    context.stop_requested = lambda: stop_before_step is not None and loop.step >= stop_before_step
+    loop.losses = losses  # type: ignore[attr-defined]
+    return loop
+
+
+def prepared(folder: Path, *overrides: str) -> PreparedRun:
+    return prepare_run(tiny_job(folder, *overrides), lambda text: None)
