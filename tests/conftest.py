@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from .object_store import ObjectStore, missing_binaries, running_object_store
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +19,30 @@ def shared_dir() -> Path:
     if not path.is_dir():
         pytest.skip(f"needs the shared reference folder ({path}); set SYN2CO_SHARED to its path")
     return path
+
+
+@pytest.fixture(scope="session")
+def object_store() -> Iterator[ObjectStore]:
+    """A real S3 server (Ceph's gateway), started once for the session; mark tests with `object_store`."""
+    missing = missing_binaries()
+    if missing:
+        pytest.skip(f"needs {', '.join(missing)} (Debian: radosgw ceph-mon ceph-osd)")
+    with running_object_store() as store:
+        yield store
+
+
+@pytest.fixture
+def s3_environment(monkeypatch: pytest.MonkeyPatch, object_store: ObjectStore) -> ObjectStore:
+    """The S3 server, with the AWS_* variables of this process set to it."""
+    for name, value in object_store.environment.items():
+        monkeypatch.setenv(name, value)
+    return object_store
+
+
+@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.object_store)])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """URI of an empty place of the test's own: once a local folder, once a prefix of the real S3 server."""
+    if request.param == "local":
+        return str(tmp_path / "place")
+    store = request.getfixturevalue("s3_environment")
+    return f"{store.make_bucket('places')}/{uuid.uuid4().hex}"

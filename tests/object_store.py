@@ -25,7 +25,16 @@ from string import Template
 
 from pyarrow import fs
 
-BINARIES = ("ceph", "ceph-authtool", "ceph-mon", "ceph-osd", "monmaptool", "radosgw", "radosgw-admin", "setpriv")
+BINARIES = (
+    "ceph",
+    "ceph-authtool",
+    "ceph-mon",
+    "ceph-osd",
+    "monmaptool",
+    "radosgw",
+    "radosgw-admin",
+    "setpriv",
+)
 
 # cephx stays on: the gateway refuses to run without it. tcp_nodelay: a small read takes 47 ms otherwise.
 # Classes `*`: the gateway's own object classes must load. Both store sizes are sparse files.
@@ -156,7 +165,17 @@ def _start(folder: Path, stack: ExitStack) -> ObjectStore:
 def _make_monitor(folder: Path, fsid: str, port: int) -> None:
     keyring, config = str(folder / "keyring"), str(folder / "ceph.conf")
     everything = [part for daemon in ("mon", "osd", "mgr") for part in ("--cap", daemon, "allow *")]
-    profile = ["--cap", "mon", "allow profile osd", "--cap", "mgr", "allow profile osd", "--cap", "osd", "allow *"]
+    profile = [
+        "--cap",
+        "mon",
+        "allow profile osd",
+        "--cap",
+        "mgr",
+        "allow profile osd",
+        "--cap",
+        "osd",
+        "allow *",
+    ]
     users = {
         "mon.": ["--cap", "mon", "allow *"],
         "client.admin": everything,
@@ -209,7 +228,11 @@ def _answers(port: int) -> bool:
 
 
 def _wait_until(
-    ready: Callable[[], bool], process: subprocess.Popen[bytes], folder: Path, what: str, timeout_s: float = 120
+    ready: Callable[[], bool],
+    process: subprocess.Popen[bytes],
+    folder: Path,
+    what: str,
+    timeout_s: float = 120,
 ) -> None:
     deadline = time.monotonic() + timeout_s
     while not ready():

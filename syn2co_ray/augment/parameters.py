@@ -95,7 +95,9 @@ def draw_view_parameters(
     )
 
 
-def _draw_crop(recipe: ViewRecipe, height: int, width: int, draws: Sequence[float]) -> tuple[int, int, int, int]:
+def _draw_crop(
+    recipe: ViewRecipe, height: int, width: int, draws: Sequence[float]
+) -> tuple[int, int, int, int]:
     """Top, left, height and width, drawn as torchvision's RandomResizedCrop does."""
     smallest, largest = recipe.crop_scale
     lowest, highest = recipe.crop_ratio

@@ -1,1 +1,1 @@
-"""Where images come from: the record, source readers, the deterministic plan, the stream. Imports no torch."""
+"""Where images come from: record, source readers, deterministic plan, stream. Imports no torch."""

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import simplejpeg
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 ORIENTATION_TAG = 0x0112
 
@@ -88,20 +88,22 @@ def _check_pixels(width: int, height: int, pixels_max: int) -> None:
     if width < 1 or height < 1:
         raise UnreadableImage(f"header claims {width}x{height} pixels")
     if width * height > pixels_max:
-        raise UnreadableImage(f"header claims {width}x{height} pixels, more than image_pixels_max {pixels_max}")
+        raise UnreadableImage(
+            f"header claims {width}x{height} pixels, more than image_pixels_max {pixels_max}"
+        )
 
 
 def _decode_jpeg(encoded: bytes, pixels_max: int) -> np.ndarray:
     try:
         height, width, colourspace, _ = simplejpeg.decode_jpeg_header(encoded)
     except ValueError as error:
-        raise UnreadableImage(f"JPEG without a readable header ({error})") from error
+        raise UnreadableImage("JPEG without a readable header") from error
     _check_pixels(width, height, pixels_max)
     inks = colourspace in ("CMYK", "YCCK")
     try:
         pixels = simplejpeg.decode_jpeg(encoded, "CMYK" if inks else "RGB")
     except ValueError as error:
-        kind = "truncated" if "remature end" in str(error) else "corrupt"
+        kind = "truncated" if str(error).startswith("Premature end") else "corrupt"
         raise UnreadableImage(f"{kind} JPEG ({error})") from error
     if inks:
         # Whole, as just seen; Pillow decodes it again because it knows Adobe's inverted inks.
@@ -172,6 +174,8 @@ def _decode_with_pillow(encoded: bytes, image_type: str, pixels_max: int) -> np.
             exif = image.info.get("exif")
     except (UnreadableImage, MemoryError):
         raise
+    except UnidentifiedImageError as error:
+        raise UnreadableImage(f"{image_type} without a readable header") from error
     except Exception as error:  # Pillow's readers raise some ten types on bad bytes
         kind = "truncated" if "truncated" in str(error) else "corrupt"
         raise UnreadableImage(f"{kind} {image_type} ({type(error).__name__}: {error})") from error

@@ -1,14 +1,15 @@
 """Index a source and read records by fragment and row.
 
-    index = build_index(source, options)                     once, in the driver; footers and tar headers only
-    data = save_index(index); index = load_index(data)       kept in the run's folder
-    table = read_rows(index, fragment, rows, options)        anywhere; records in the order asked
+index = build_index(source, options)                     once, in the driver; footers and tar headers only
+data = save_index(index); index = load_index(data)       kept in the run's folder
+table = read_rows(index, fragment, rows, options)        anywhere; records in the order asked
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from fnmatch import fnmatchcase
 
 import numpy as np
@@ -30,8 +31,8 @@ def build_index(source: SourceSpec, options: ObjectStoreSpec, threads: int = IND
     """List a source's files and find their fragments; no image is read.
 
     A URI whose last part has * or ? takes the files of that folder whose names match (`.../train-*.parquet`).
-    The format is found from the file names when `source.format` is None. Names that start with a dot, and for
-    Parquet also those under a name with a leading underscore (half-written output of other tools), are left out.
+    The format is found from the file names when `source.format` is None. Names that start with a dot, and
+    for Parquet also those with a leading underscore (half-written output of other tools), are left out.
 
     Raises:
         StorageError: the place cannot be listed or read.
@@ -50,7 +51,15 @@ def build_index(source: SourceSpec, options: ObjectStoreSpec, threads: int = IND
     if not mine:
         raise _no_file_of(kind, uri, files)
     resolved = source.model_copy(update={"uri": uri, "format": kind})
-    return reader.build(resolved, store, mine, threads)
+    index = reader.build(resolved, store, mine, threads)
+    taken = {file.path for file in mine}
+    others = [file.path for file in files if file.path not in taken and not _hidden(file.path, "_")]
+    note = (
+        f"{index.schema_note}; other files left out: {extension_counts(others)}"
+        if others
+        else index.schema_note
+    )
+    return replace(index, schema_note=note)
 
 
 def read_rows(
@@ -67,8 +76,8 @@ def read_rows(
         fragment: its number, 0 to `index.num_fragments` - 1.
         rows: row numbers inside the fragment, in the order wanted (repeats allowed); all when None.
         options: how to reach the store.
-        columns: the record's columns wanted, all when None; images are not read when `image` is not among them
-            (WebDataset reads them, since labels lie between them).
+        columns: the record's columns wanted, all when None; without `image`, no image is read (except from
+            WebDataset, where labels lie between the images).
 
     Raises:
         IndexError: no such fragment or row.
@@ -95,7 +104,9 @@ def read_fragments(
     if len(requests) <= 1 or threads <= 1:
         return [read_rows(index, fragment, rows, options, columns) for fragment, rows in requests]
     with ThreadPoolExecutor(min(threads, len(requests))) as pool:
-        return list(pool.map(lambda request: read_rows(index, *request, options, columns), requests))
+        return list(
+            pool.map(lambda request: read_rows(index, request[0], request[1], options, columns), requests)
+        )
 
 
 def _folder_and_pattern(uri: str, options: ObjectStoreSpec) -> tuple[Store, str]:
@@ -127,11 +138,10 @@ def _find_format(uri: str, files: list[FileInfo]) -> SourceFormat:
 def _no_file_of(kind: SourceFormat | None, uri: str, files: list[FileInfo]) -> DataError:
     kinds = READERS if kind is None else {kind: READERS[kind]}
     allowed = "; ".join(f"{name}: .{', .'.join(sorted(reader.extensions))}" for name, reader in kinds.items())
+    found = extension_counts([file.path for file in files])
     return DataError(
         where=uri,
-        got=f"none of the {len(files)} files can hold images: {extension_counts([file.path for file in files])}"
-        if files
-        else "no file matches",
+        got=f"none of the {len(files)} files can hold images: {found}" if files else "no file matches",
         allowed=allowed,
         next_step="check the source's `uri` and `format` in the job",
     )

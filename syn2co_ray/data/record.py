@@ -33,7 +33,7 @@ RECORD_SCHEMA: Final = pa.schema(
 STORED_SCHEMA: Final = pa.schema([RECORD_SCHEMA.field(name) for name in (KEY, IMAGE, LABEL)])
 """Columns of the Parquet shards this package writes; origin and source belong to the job that reads them."""
 
-IMAGE_EXTENSIONS: Final = frozenset({"jpg", "jpeg", "png", "webp"})
+IMAGE_EXTENSIONS: Final = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp"})
 """Endings, in lower case, of the file names and tar members that are taken as images."""
 
 

@@ -1,4 +1,4 @@
-"""What a source holds, known before any image is read: files, fragments, rows. Small, picklable, cacheable."""
+"""What a source holds, known before any image is read: files, fragments, rows."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class SourceIndex:
     | format | fragment | reader_arrays |
     |---|---|---|
     | parquet | a row group | `row_group` int32 (F,): its number inside the file |
-    | webdataset | up to 64 consecutive samples | `first_byte`, `end_byte` int64 (F,): their range inside the tar |
+    | webdataset | up to 64 consecutive samples | `first_byte`, `end_byte` int64 (F,): where in the tar |
     | folder | one image file | none |
     """
 
@@ -48,7 +48,7 @@ class SourceIndex:
     reader_arrays: dict[str, np.ndarray] = field(default_factory=dict)
     """What the format's reader needs besides; each of length F."""
     skipped: int = 0
-    """What looked like part of the source and holds no image: samples of a tar, other files of a folder."""
+    """Samples of WebDataset tars that have no image and are left out."""
     schema_note: str = ""
     """What was found, in words for a person: columns and types, or kinds of members."""
 

@@ -8,7 +8,8 @@ The figure must not depend on chunk size, on the number of ranks or on the devic
 in floating point does (its order of summation changes with the shape). So unit vectors are rounded to
 multiples of 2^-26, as fine as float32, and multiplied in float64: every product is a multiple of 2^-52
 and every partial sum is below 2 (Cauchy-Schwarz), hence exact in any order. Equal similarities are then
-truly equal, and the lower bank index wins.
+truly equal, and the lower bank index wins. (The norm is a plain float64 sum; the rounding absorbs its last
+bits except for a coordinate that lies within about 1e-16 of the middle between two multiples.)
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Neighbours(NamedTuple):
     """The nearest bank features of M queries, best first; equal similarities by lower bank index."""
 
     similarities: Tensor
-    """Cosines, (M, k), float64, in [-1, 1]."""
+    """Cosines, (M, k), float64."""
     labels: Tensor
     """Labels of these bank features, (M, k), int64."""
     indices: Tensor
@@ -117,17 +118,17 @@ class StreamingKnn:
             kept_part[rows] = part.gather(1, columns)
 
     def neighbours(self) -> Neighbours:
-        """The nearest so far; k is k_max, or the size of the bank where that is smaller.
+        """The nearest so far; k is k_max, or the number of bank rows where that is smaller.
 
         Raises:
-            DataError: no bank feature was added.
+            DataError: no bank feature was added or merged.
         """
         width = int((self._best.indices[0] != _NO_INDEX).sum())
         if width == 0:
             raise DataError(
                 "data.eval_bank", "no labelled image to learn from", "at least one", "name a bank with images"
             )
-        return Neighbours(*(part[:, :width] for part in self._best))
+        return Neighbours(*(part[:, :width].clone() for part in self._best))
 
 
 @torch.no_grad()

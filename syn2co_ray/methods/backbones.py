@@ -126,7 +126,6 @@ def _create(
             _refuse("method.backbone", f"{name} cannot be built with {arguments}: {error}")
 
 
-
 def _refused_argument(error: TypeError) -> str:
     match = re.search(r"unexpected keyword argument '(\w+)'", str(error))
     return match.group(1) if match else ""

@@ -7,6 +7,7 @@ itself scripts and requests by its content security policy.
 from __future__ import annotations
 
 import base64
+import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import resources
@@ -20,12 +21,19 @@ from syn2co_ray.spec.errors import StorageError
 from syn2co_ray.storage import Store, publish_bytes
 
 from .plots import run_curves
-from .run_files import QUARANTINE_FILE, REPORT_FILE, RESULTS_FILE, VIEWS_FILE, Results, RunFiles, load_run_files
+from .run_files import (
+    QUARANTINE_FILE,
+    REPORT_FILE,
+    RESULTS_FILE,
+    VIEWS_FILE,
+    RunFiles,
+    load_run_files,
+)
 from .table import percent, table_cells
 
 QUARANTINE_ROWS_MAX = 50
 _RECENT_STEPS = 200
-_IN_PROGRESS = "in progress"
+_NOT_FINISHED, _UNKNOWN = "not finished", "unknown"
 _OPTIONAL_FILES = (QUARANTINE_FILE, VIEWS_FILE)
 
 
@@ -78,7 +86,7 @@ def render_page(run: RunFiles, title: str, now: datetime | None = None) -> str:
         run=run,
         title=title,
         results=results,
-        status=results.status if results else _IN_PROGRESS,
+        status=_status(run),
         written_at=(now or datetime.now(UTC)).strftime("%Y-%m-%d %H:%M UTC"),
         tiles=_tiles(run),
         table=table_cells(results.rows) if results and results.rows else None,
@@ -92,6 +100,12 @@ def render_page(run: RunFiles, title: str, now: datetime | None = None) -> str:
         results_file=RESULTS_FILE,
         last_step=run.steps[-1] if run.steps else None,
     )
+
+
+def _status(run: RunFiles) -> str:
+    if run.results is not None:
+        return run.results.status
+    return _NOT_FINISHED if RESULTS_FILE in run.missing else _UNKNOWN
 
 
 def _tiles(run: RunFiles) -> list[Tile]:
@@ -109,7 +123,8 @@ def _tiles(run: RunFiles) -> list[Tile]:
     if steps is None and run.steps:
         steps = run.steps[-1].step + 1
     epochs = results.epochs if results and results.epochs is not None else None
-    tiles.append(Tile("steps", figure(steps), f"{figure(epochs)} epochs" if epochs is not None else ""))
+    if steps is not None:
+        tiles.append(Tile("steps", figure(steps), f"{figure(epochs)} epochs" if epochs is not None else ""))
     return tiles
 
 
@@ -158,7 +173,7 @@ def figure(value: Any) -> str:
     """A number for people: thousands apart, three to four digits that count."""
     if value is None:
         return "not recorded"
-    if not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return str(value)
     if value == int(value) or abs(value) >= 1000:
         return f"{value:,.0f}"

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -23,7 +24,7 @@ from .run_files import EvalRecord, ResultRow, StepRecord
 POINTS_MAX = 800
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5195", "#a05a2c")
 _FIXED_COLOURS = {"positive": "#1d252d", "queue": "#8c8c8c"}
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "syn2co",
     "font.family": "sans-serif",
@@ -69,9 +70,13 @@ def run_curves(
         _stacked(steps, "Schedules", ("learning_rate", "learning rate"), ("momentum", "momentum")),
         _noisy(steps, "Gradient norm", "gradient_norm", "L2 norm", "global norm before clipping"),
         _stacked(
-            steps, "Throughput", ("images_per_s", "images / s"), ("data_wait_share", "data-wait share"), raw=True
+            steps,
+            "Throughput",
+            ("images_per_s", "images / s"),
+            ("data_wait_share", "data-wait share"),
+            raw=True,
         ),
-        _noisy(steps, "Step time", "step_time_s", "seconds", "one optimizer step, waiting for images included"),
+        _noisy(steps, "Step time", "step_time_s", "seconds", "time of one optimizer step"),
         _stats(steps, "Hardness of negatives", "logit", "mean cosine with the query, before temperature"),
         _stats(steps, "Weight of negatives", "mass", "mean share of the softmax"),
     ]
@@ -110,7 +115,9 @@ def _knn(evals: Sequence[EvalRecord], rows: Sequence[ResultRow]) -> Curve:
             axes.plot(_floats(x), y, "o-", markersize=3, linewidth=1.4, color=colour, label=f"k = {k}")
         for row, dash in zip(_baselines(rows, ks[0]), ("--", ":"), strict=False):
             label = f"{row.features}, k = {ks[0]}"
-            axes.axhline(row.knn_top1_percent[ks[0]], linestyle=dash, color="#6b7580", linewidth=1, label=label)
+            axes.axhline(
+                row.knn_top1_percent[ks[0]], linestyle=dash, color="#6b7580", linewidth=1, label=label
+            )
         axes.set(xlabel="epoch" if by_epoch else "step", ylabel="k-NN top-1 %")
         _legend_beside(axes)
 
@@ -134,9 +141,7 @@ def _noisy(steps: Sequence[StepRecord], title: str, name: str, unit: str, captio
     return _curve(title, f"{caption}; raw and moving mean", draw if len(y) else None)
 
 
-def _stacked(
-    steps: Sequence[StepRecord], title: str, *fields: tuple[str, str], raw: bool = False
-) -> Curve:
+def _stacked(steps: Sequence[StepRecord], title: str, *fields: tuple[str, str], raw: bool = False) -> Curve:
     """One panel above the other on a shared axis of steps."""
     series = [(label, *_steps_and(steps, name)) for name, label in fields]
 
@@ -212,12 +217,17 @@ def _floats(values: Sequence[float | int | None]) -> np.ndarray:
 
 def _moving_mean(y: np.ndarray) -> np.ndarray:
     """Centred mean over 2 % of the values, gaps left out; a gap stays a gap."""
-    window = 2 * (len(y) // 100) + 1
+    half = len(y) // 100
     known = np.isfinite(y)
-    kernel = np.ones(window)
-    counts = np.convolve(known, kernel, mode="same")
-    sums = np.convolve(np.where(known, y, 0.0), kernel, mode="same")
-    return np.where(known, sums / np.maximum(counts, 1), np.nan)
+    first = np.maximum(np.arange(len(y)) - half, 0)
+    end = np.minimum(np.arange(len(y)) + half + 1, len(y))
+
+    def window_sums(values: np.ndarray) -> np.ndarray:
+        sums = np.concatenate([[0.0], np.cumsum(values)])
+        return sums[end] - sums[first]
+
+    counts = window_sums(known.astype(float))
+    return np.where(known, window_sums(np.where(known, y, 0.0)) / np.maximum(counts, 1), np.nan)
 
 
 def _line(axes: Axes, x: np.ndarray, y: np.ndarray, colour: str, label: str | None = None) -> None:
@@ -253,7 +263,7 @@ def _legend_beside(axes: Axes) -> None:
 
 
 def _binned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """At most POINTS_MAX bins of equally many values: mean x; smallest, mean and largest y; NaN if all are."""
+    """At most POINTS_MAX bins of equally many values: mean x; smallest, mean, largest y (NaN if all are)."""
     if len(x) <= POINTS_MAX:
         return x, y, y, y
     edges = np.linspace(0, len(x), POINTS_MAX + 1).astype(int)[:-1]
@@ -264,8 +274,8 @@ def _binned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.nd
     low = np.minimum.reduceat(np.where(known, y, np.inf), edges)
     high = np.maximum.reduceat(np.where(known, y, -np.inf), edges)
     mean = np.add.reduceat(np.where(known, y, 0.0), edges) / np.maximum(counts, 1)
-    gaps = (np.where(empty, np.nan, part) for part in (low, mean, high))
-    return (np.add.reduceat(x, edges) / sizes, *gaps)
+    low[empty] = mean[empty] = high[empty] = np.nan
+    return np.add.reduceat(x, edges) / sizes, low, mean, high
 
 
 def _thinned(values: np.ndarray) -> np.ndarray:

@@ -166,7 +166,9 @@ def load_run_files(store: Store) -> RunFiles:
     _load_spec(run, _read(store, SPEC_FILE, run))
     run.provenance = _parsed(Provenance, _read(store, PROVENANCE_FILE, run), PROVENANCE_FILE, run)
     run.results = _parsed(Results, _read(store, RESULTS_FILE, run), RESULTS_FILE, run)
-    run.quarantine = list(_parsed_lines(QuarantineRecord, _read(store, QUARANTINE_FILE, run), QUARANTINE_FILE, run))
+    run.quarantine = list(
+        _parsed_lines(QuarantineRecord, _read(store, QUARANTINE_FILE, run), QUARANTINE_FILE, run)
+    )
     _load_views(run, _read(store, VIEWS_FILE, run))
     _load_metrics(run, store)
     return run

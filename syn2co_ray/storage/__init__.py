@@ -1,8 +1,8 @@
 """A URI becomes a filesystem and a path: local folders, s3://, gs:// and memory://, with one set of errors.
 
-    open_store("s3://bucket/runs", options)     where things are; cheap, picklable
-    publish_bytes / publish_file                a name appears with all of its bytes, or not at all
-    read_bytes / list_files / exists / delete   with bounded retries and errors a user can act on
+open_store("s3://bucket/runs", options)     where things are; cheap, picklable
+publish_bytes / publish_file                a name appears with all of its bytes, or not at all
+read_bytes / list_files / exists / delete   with bounded retries and errors a user can act on
 """
 
 from .filesystem import Store, open_store

@@ -93,9 +93,9 @@ def open_store(uri: str, options: ObjectStoreSpec) -> Store:
             next_step="check the spelling of the URI",
         )
     if scheme == "file":
-        return Store(os.path.abspath("/" + rest), options)
+        return Store(os.path.abspath("/" + rest.lstrip("/")), options)
     inside = "/".join(name for name in rest.split("/") if name)
-    if not inside:
+    if not inside or rest.startswith("/"):
         raise StorageError(
             where=uri,
             got="no bucket in the URI" if scheme != "memory" else "no name in the URI",
@@ -169,8 +169,8 @@ def _s3(
         request_timeout=REQUEST_TIMEOUT_S,
         connect_timeout=CONNECT_TIMEOUT_S,
         retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=S3_ATTEMPTS),
-        # A small object is one PUT instead of a multipart upload of three requests.
-        allow_delayed_open=True,
+        # With a delayed open, Arrow answers a failed start of an upload by putting an empty object on closing.
+        allow_delayed_open=False,
     )
 
 

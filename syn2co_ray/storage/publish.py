@@ -31,8 +31,8 @@ class FileInfo:
 def publish_bytes(store: Store, name: str, data: bytes) -> None:
     """Write `data` as the file `name` below `store`: it appears with all its bytes, or not at all.
 
-    An older file of that name stays readable until then. Local: a temporary file in the same folder, synced to
-    disk, then renamed. Object store: one upload, which the store makes visible when it is complete.
+    An older file of that name stays readable until then. Local: a temporary file in the same folder, synced
+    to disk, then renamed. Object store: one upload, which the store shows when it is complete.
     """
     _publish(store.child(name), pa.py_buffer(data))
 
@@ -151,8 +151,8 @@ def _rename_in_memory(target: Store, data: pa.Buffer) -> None:
 
 
 def _upload(target: Store, data: pa.Buffer) -> None:
-    # All bytes are handed over in one call. Arrow completes an upload whenever its stream is closed, also while
-    # an exception passes through `with`, so a loop of writes could publish a part; after a failed write, it cannot.
+    # All bytes in one call: Arrow completes the upload whenever its stream is closed, also while an exception
+    # leaves a `with`, so a loop of writes could publish a part. After a write that failed it does not.
     stream = target.filesystem.open_output_stream(target.path)
     stream.write(data)
     stream.close()

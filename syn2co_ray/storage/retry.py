@@ -100,7 +100,7 @@ def is_transient(error: OSError) -> bool:
 
 
 def is_from_store(error: OSError) -> bool:
-    """Whether a store said so, rather than a decoder that met broken contents (pyarrow raises OSError for both)."""
+    """Whether a store said so, not a decoder that met broken contents (pyarrow raises OSError for both)."""
     known = error.errno is not None or type(error) is not OSError
     return known or re.search(r"AWS Error|google::cloud|curlCode", str(error)) is not None
 
@@ -131,7 +131,11 @@ def translate(error: OSError, what: str) -> StorageError:
 def _translate_path(error: OSError, text: str, what: str) -> StorageError:
     if isinstance(error, FileNotFoundError) or _NO_OBJECT.search(text):
         # A store answers a question about one object in a missing bucket with the same 404.
-        got = "there is no such object, or no such bucket" if "://" in what else "there is no such file or folder"
+        got = (
+            "there is no such object, or no such bucket"
+            if "://" in what
+            else "there is no such file or folder"
+        )
         next_step = "check the path; list the folder above it"
     elif isinstance(error, NotADirectoryError):
         got, next_step = "it is a file, not a folder", "give the folder that holds it"
@@ -158,7 +162,7 @@ def _denied(text: str, what: str) -> StorageError:
         where=what,
         got=f"{reason}; {given} in the environment of this process",
         allowed="credentials with access to this bucket, or object_store.anonymous for a public one",
-        next_step="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY where the process runs, and check the policy",
+        next_step="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY where it runs, and check the policy",
     )
 
 

@@ -1,6 +1,7 @@
 """Running a job: prepare its data, plan its resources, run it here or on the cluster RAY_ADDRESS names."""
 
 import os
+import secrets
 
 # Ray reads these when it is first imported or started and hands them to its processes. Values a user
 # has set stay.
@@ -12,3 +13,9 @@ RAY_ENVIRONMENT = {
 }
 for _name, _value in RAY_ENVIRONMENT.items():
     os.environ.setdefault(_name, _value)
+
+if not os.environ.get("RAY_ADDRESS") and "RAY_AUTH_MODE" not in os.environ:
+    # A cluster started here is behind a token that only this process and its children know. (Left to
+    # itself, Ray would write one into the home folder and change how later clusters start.)
+    os.environ["RAY_AUTH_MODE"] = "token"
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -28,10 +27,6 @@ def connected(*, debug: bool = False) -> Iterator[Cluster]:
     behind a token made for this run only; it ends with the block.
     """
     address = os.environ.get("RAY_ADDRESS")
-    if not address:
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
-        if os.environ["RAY_AUTH_MODE"] == "token" and not os.environ.get("RAY_AUTH_TOKEN_PATH"):
-            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     import ray
 
     level = logging.INFO if debug else logging.ERROR

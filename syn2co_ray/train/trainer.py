@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,11 @@ from ..spec.job import PretrainSpec
 from .checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
 from .context import TrainContext
 from .optimizer import build_optimizer, learning_rate
+
+_RENAMED = "forward_sync_buffers" in inspect.signature(DistributedDataParallel.__init__).parameters
+NO_BUFFER_BROADCAST = {"forward_sync_buffers" if _RENAMED else "broadcast_buffers": False}
+"""Queues and batch statistics are equal on all ranks by construction: there is nothing to broadcast.
+(torch renamed the argument in 2.14 or so; both names are tried so that 2.11 works as well.)"""
 
 
 @dataclass(frozen=True)
@@ -49,8 +55,7 @@ class StepTrainer:
         if self.context.world_size == 1:
             return self.method
         devices = [self.context.device.index] if self.context.device.type == "cuda" else None
-        # Queues and batch statistics are equal on all ranks by construction: nothing to broadcast.
-        return DistributedDataParallel(self.method, device_ids=devices, broadcast_buffers=False)
+        return DistributedDataParallel(self.method, device_ids=devices, **NO_BUFFER_BROADCAST)
 
     def train_step(self, views: np.ndarray, step: int) -> StepOutcome:
         """Train on this rank's rows of global step `step`.

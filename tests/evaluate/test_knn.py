@@ -173,6 +173,15 @@ def test_tiny_temperature_does_not_overflow(digits):
     assert top1[10] == top1[1]
 
 
+def test_rank_without_a_part_of_the_bank_changes_nothing(tied):
+    bank, labels, queries = tied
+    idle, busy = StreamingKnn(queries, k_max=20), StreamingKnn(queries, k_max=20)
+    idle.add(bank[:0], labels[:0])
+    busy.add(bank[:7], labels[:7])
+    idle.merge(busy.neighbours())
+    assert_equal(idle.neighbours(), search(bank[:7], labels[:7], queries, 20))
+
+
 def test_empty_bank_is_refused():
     knn = StreamingKnn(torch.ones(2, 3), k_max=5)
     knn.add(torch.empty(0, 3), torch.empty(0, dtype=torch.int64))

@@ -1,7 +1,8 @@
 """Golden vectors as test parameters: `@pytest.mark.golden("strategies_*.npz")` runs once a matching file.
 
 They are numbers recorded from runs of the published code, kept outside the project: in the folder that
-SYN2CO_GOLDEN names, or in `golden/` of the shared reference folder. Without it those tests are skipped by name.
+SYN2CO_GOLDEN names, or in `golden/` of the shared reference folder. Without it those tests are skipped,
+by name.
 """
 
 from __future__ import annotations

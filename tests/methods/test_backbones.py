@@ -72,7 +72,10 @@ REFUSED: list[Any] = [
     pytest.param({"options": {"width": 3}}, "method.backbone_options.width", "takes no width", id="option"),
     pytest.param({"options": {**TINY, "global_pool": ""}}, "method.backbone", "pooled", id="unpooled"),
     pytest.param(
-        {"options": {**TINY, "proj_drop_rate": 0.1}}, "method.backbone_options", "dropout of 0.1", id="dropout"
+        {"options": {**TINY, "proj_drop_rate": 0.1}},
+        "method.backbone_options",
+        "dropout of 0.1",
+        id="dropout",
     ),
     pytest.param(
         {"name": "resnet18", "patch_size": None, "options": {"drop_rate": 0.2}},
@@ -91,7 +94,12 @@ REFUSED: list[Any] = [
 
 @pytest.mark.parametrize(("changes", "where", "says"), REFUSED)
 def test_what_cannot_be_built_is_refused_by_key(changes: dict[str, Any], where: str, says: str) -> None:
-    arguments = {"name": "deit_tiny_patch16_224", "image_size": 32, "patch_size": 8, "options": TINY}
+    arguments: dict[str, Any] = {
+        "name": "deit_tiny_patch16_224",
+        "image_size": 32,
+        "patch_size": 8,
+        "options": TINY,
+    }
     if "name" in changes:
         arguments["options"] = {}
     with pytest.raises(SpecError) as caught:

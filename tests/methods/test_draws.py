@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import Generator
@@ -21,7 +23,7 @@ def test_a_row_draws_the_same_in_any_split(cuts: list[int]) -> None:
     whole = RowDraws(1, 2, 0, 50, CPU).make("noise", normal_and_index)
     parts = [
         RowDraws(1, 2, first, last - first, CPU).make("noise", normal_and_index)
-        for first, last in zip(cuts, cuts[1:], strict=False)
+        for first, last in pairwise(cuts)
     ]
     for key in ("normal", "index"):
         assert torch.equal(torch.cat([part[key] for part in parts]), whole[key])
@@ -39,7 +41,7 @@ def test_seed_step_name_and_chunk_each_give_other_numbers() -> None:
 
 
 def test_seeds_are_stable_and_unambiguous() -> None:
-    assert seed_of(1, 2, "a", 3) == seed_of(1, 2, "a", 3) == 4318886379563610613
+    assert seed_of(1, 2, "a", 3) == seed_of(1, 2, "a", 3) == 4950601934798176758
     assert seed_of(1, 23) != seed_of(12, 3)
     assert seed_of(1, "2") != seed_of(1, 2)
 

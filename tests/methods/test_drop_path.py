@@ -56,7 +56,7 @@ def test_replaces_every_layer_of_a_timm_model_with_its_rate() -> None:
 
 
 def test_layers_draw_apart() -> None:
-    network = nn.Sequential(RowDropPath(0.5), RowDropPath(0.5))
-    draw_drop_path(network, "test", RowDraws(0, 0, 0, 40, torch.device("cpu")))
-    first, second = network[0].uniform, network[1].uniform
+    layers = [RowDropPath(0.5), RowDropPath(0.5)]
+    draw_drop_path(nn.Sequential(*layers), "test", RowDraws(0, 0, 0, 40, torch.device("cpu")))
+    first, second = (layer(torch.ones(40)) for layer in layers)
     assert not torch.equal(first, second)

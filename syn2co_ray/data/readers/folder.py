@@ -1,7 +1,7 @@
 """A folder of image files. Its first level of folders, if there is one, names the classes.
 
-A fragment is one file, so that a folder sorted by class is shuffled as well as any other source. Every image is
-one request: over an object store, Parquet and WebDataset read many times faster.
+A fragment is one file, so that a folder sorted by class is shuffled as well as any other source. Every image
+is a request of its own: over an object store, Parquet and WebDataset read many times faster.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ class FolderReader:
     def build(self, source: SourceSpec, store: Store, files: list[FileInfo], threads: int) -> SourceIndex:
         """One fragment a file; no file is opened."""
         classes = {file.path.partition("/")[0] for file in files if "/" in file.path}
-        note = f"{len(files)} image files, " + (f"{len(classes)} class folders" if classes else "no class folders")
+        note = f"{len(files)} image files, " + (
+            f"{len(classes)} class folders" if classes else "no class folders"
+        )
         return make_index(
             source,
             [(file.path, file.size_bytes) for file in files],

@@ -45,7 +45,7 @@ class ParquetReader:
                     where=source.uri,
                     got=f"files of different schemas: {differs[0]} in {first_uri}, {differs[1]} in {uri}",
                     allowed="the same image, label and key columns in all files of a source",
-                    next_step="make them two sources, or name the columns (image_column, label_column, key_column)",
+                    next_step="make them two sources, or set image_column, label_column and key_column",
                 )
         fragments, row_groups = [], []
         for number, footer in enumerate(footers):
@@ -87,8 +87,12 @@ class ParquetReader:
             keys = _keys(table[source.key_column], file, source.key_column)
         else:
             first_row = int(index.fragment_first_row[fragment])
-            keys = pa.array([f"{index.files[number]}:{first_row + row}" for row in positions.tolist()], pa.string())
-        images = _image_bytes(table[source.image_column]) if source.image_column in table.column_names else None
+            keys = pa.array(
+                [f"{index.files[number]}:{first_row + row}" for row in positions.tolist()], pa.string()
+            )
+        images = (
+            _image_bytes(table[source.image_column]) if source.image_column in table.column_names else None
+        )
         labels = _text(table[source.label_column]) if source.label_column in table.column_names else None
         return record_table(keys, images, labels, source.origin, source.uri, columns)
 

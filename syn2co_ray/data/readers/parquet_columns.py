@@ -22,7 +22,9 @@ def resolve_columns(source: SourceSpec, schema: pa.Schema, file: str) -> SourceS
         DataError: no column or several hold images; a named column is missing or of an unfit type.
     """
     image = source.image_column or _find_image(schema, file)
-    _require(schema, file, "image_column", image, image_kind, "binary, or a struct with a binary field `bytes`")
+    _require(
+        schema, file, "image_column", image, image_kind, "binary, or a struct with a binary field `bytes`"
+    )
     label = source.label_column or _find_text(schema, LABEL_NAMES)
     if label is not None:
         _require(schema, file, "label_column", label, text_kind, "integer or string")
@@ -58,7 +60,9 @@ def difference(first: SourceSpec, first_schema: pa.Schema, other: SourceSpec, sc
     for role in ROLES:
         mine, theirs = getattr(first, role), getattr(other, role)
         kind = image_kind if role == "image_column" else text_kind
-        same_kind = mine is None or theirs is None or kind(_type(first_schema, mine)) == kind(_type(schema, theirs))
+        same_kind = (
+            mine is None or theirs is None or kind(_type(first_schema, mine)) == kind(_type(schema, theirs))
+        )
         if mine != theirs or not same_kind:
             return [_words(role, mine, first_schema), _words(role, theirs, schema)]
     return []
@@ -85,7 +89,7 @@ def _find_image(schema: pa.Schema, file: str) -> str:
         got=f"several columns could be the image: {', '.join(candidates)}"
         if candidates
         else f"no image column among {columns}",
-        allowed="a binary column, or a struct with a binary field `bytes`; called image, img, jpg or png if several",
+        allowed="one binary column (or struct with binary `bytes`), or one called image, img, jpg or png",
         next_step="name it with the source's `image_column`" if candidates else "check the source's `uri`",
     )
 

@@ -62,14 +62,19 @@ def extension_counts(paths: Sequence[str]) -> str:
         ending = extension(path)
         counts[ending] = counts.get(ending, 0) + 1
     common = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    text = ", ".join(f"{count} .{ending}" if ending else f"{count} without an ending" for ending, count in common[:5])
+    text = ", ".join(
+        f"{count} .{ending}" if ending else f"{count} without an ending" for ending, count in common[:5]
+    )
     return text + (f" and {len(common) - 5} other kinds" if len(common) > 5 else "")
 
 
 def no_images(source: SourceSpec, got: str, allowed: str) -> DataError:
     """The error for a source in which there is nothing to train on."""
     return DataError(
-        where=source.uri, got=got, allowed=allowed, next_step="check the source's `uri` and `format` in the job"
+        where=source.uri,
+        got=got,
+        allowed=allowed,
+        next_step="check the source's `uri` and `format` in the job",
     )
 
 

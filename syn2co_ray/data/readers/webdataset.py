@@ -1,7 +1,7 @@
 """WebDataset tars: neighbouring members `folder/name.jpg`, `folder/name.cls` make one sample.
 
-A sample's key is its members' path up to the first dot of the file name. The index keeps only byte ranges, each
-of up to 64 samples with an image; reading one takes a single range request and parses the headers inside it.
+A sample's key is its members' path up to the first dot of the file name. The index keeps only byte ranges,
+each of up to 64 samples with an image; reading one is a single range request, whose headers are parsed.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class _TarContents:
 
 
 class WebDatasetReader:
-    """Image: the member .jpg, .jpeg, .png or .webp. Label: .cls (text), else `label` or `cls` of .json."""
+    """Image: the first member of an image's ending. Label: .cls (text), else `label` or `cls` of .json."""
 
     extensions = frozenset({"tar"})
 
@@ -72,7 +72,8 @@ class WebDatasetReader:
             got = f"no sample with an image in {len(files)} tars" + (
                 f"; members end in {extension_counts(members)}" if members else ""
             )
-            raise no_images(source, got, "members that end in .jpg, .jpeg, .png or .webp after the first dot")
+            endings = ", ".join(f".{ending}" for ending in sorted(IMAGE_EXTENSIONS))
+            raise no_images(source, got, f"members that end in one of {endings} after the first dot")
         bounds = np.asarray(ranges, dtype=np.int64)
         return make_index(
             source,
@@ -80,7 +81,8 @@ class WebDatasetReader:
             fragments,
             {"first_byte": bounds[:, 0].copy(), "end_byte": bounds[:, 1].copy()},
             skipped=skipped,
-            schema_note=f"{len(files)} tars" + (f", {skipped} samples without an image left out" if skipped else ""),
+            schema_note=f"{len(files)} tars"
+            + (f", {skipped} samples without an image left out" if skipped else ""),
         )
 
     def read(
@@ -142,7 +144,7 @@ def _truncated(file: Store, size_bytes: int, got: str) -> DataError:
 
 def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     while (member := tar.next()) is not None:
-        tar.members.clear()  # tarfile remembers all members otherwise
+        tar.members.clear()  # type: ignore[attr-defined]  # tarfile remembers all members otherwise
         if member.isreg():
             yield member
 
@@ -201,5 +203,9 @@ def _label(data: memoryview, sample: list[tarfile.TarInfo], file: Store) -> str 
 
 
 def _json_label(value: object) -> str | None:
-    found = next((value[name] for name in ("label", "cls") if name in value), None) if isinstance(value, dict) else None
+    found = (
+        next((value[name] for name in ("label", "cls") if name in value), None)
+        if isinstance(value, dict)
+        else None
+    )
     return str(found) if isinstance(found, int | str) and not isinstance(found, bool) else None

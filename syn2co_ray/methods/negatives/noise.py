@@ -21,7 +21,7 @@ from torch import Generator, Tensor
 from syn2co_ray.spec.method import NoiseSpec
 
 from ..draws import Draws
-from .pool import HardestPool, draw_members, inverse_length
+from .pool import HardestPool, draw_members, inverse_length, squared_length
 
 
 def draw(generator: Generator, rows: int, hardest: int, features: int, spec: NoiseSpec) -> Draws:
@@ -36,5 +36,5 @@ def logits(pool: HardestPool, draws: Draws, spec: NoiseSpec) -> Tensor:
     with torch.no_grad():
         entries = F.embedding(pool.entries(draws["members"]), pool.queue)
         built = entries.add_(draws["normal"].to(pool.q.dtype), alpha=spec.sigma)
-        scale = inverse_length(built.square().sum(dim=2))
+        scale = inverse_length(squared_length(built))
     return torch.bmm(built, pool.q.unsqueeze(2)).squeeze(2) * scale

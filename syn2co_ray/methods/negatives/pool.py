@@ -27,7 +27,8 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-_ROWS_PER_BLOCK = 64
+_BLOCK_ELEMENTS = {"cpu": 2**18, "cuda": 2**25}
+"""Size of a C-wide temporary: 1 MiB of float32 stays in a CPU's cache; a GPU wants few, large kernels."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class HardestPool:
     @cached_property
     def queue_squared(self) -> Tensor:
         """|n|^2 of every queue entry, (K,)."""
-        return self.queue.detach().square().sum(dim=1)
+        return squared_length(self.queue.detach())
 
     def entries(self, members: Tensor) -> Tensor:
         """Positions in the pool (n, count) -> row numbers of the queue (n, count)."""
@@ -100,10 +101,17 @@ def inverse_length(squared: Tensor) -> Tensor:
     return squared.detach().clamp_min(torch.finfo(squared.dtype).eps).rsqrt()
 
 
-def row_blocks(rows: int) -> Iterator[slice]:
-    """Slices of at most 64 rows: bounds the C-wide memory of products that need no gradient."""
-    for start in range(0, rows, _ROWS_PER_BLOCK):
-        yield slice(start, min(start + _ROWS_PER_BLOCK, rows))
+def squared_length(vectors: Tensor) -> Tensor:
+    """|v|^2 of vectors (..., C) -> (...)."""
+    return torch.linalg.vector_norm(vectors, dim=-1).square()
+
+
+def _row_blocks(entries: Tensor, queue: Tensor) -> Iterator[slice]:
+    """Slices of rows: bounds the C-wide memory of products that need no gradient."""
+    elements_per_row = entries.shape[1] * queue.shape[1]
+    rows = max(1, _BLOCK_ELEMENTS.get(queue.device.type, 2**18) // elements_per_row)
+    for start in range(0, len(entries), rows):
+        yield slice(start, start + rows)
 
 
 @torch.no_grad()
@@ -111,7 +119,7 @@ def dots_between_entries(queue: Tensor, first: Tensor, second: Tensor) -> Tensor
     """n_i.n_j for queue rows (n, count) and (n, count) -> (n, count), without gradient."""
     blocks = [
         (F.embedding(first[rows], queue) * F.embedding(second[rows], queue)).sum(dim=2)
-        for rows in row_blocks(len(first))
+        for rows in _row_blocks(first, queue)
     ]
     return torch.cat(blocks)
 
@@ -121,6 +129,6 @@ def dots_with_rows(queue: Tensor, entries: Tensor, vectors: Tensor) -> Tensor:
     """n.v for queue rows (n, count) and one vector a row (n, C) -> (n, count), without gradient."""
     blocks = [
         torch.bmm(F.embedding(entries[rows], queue), vectors[rows].unsqueeze(2)).squeeze(2)
-        for rows in row_blocks(len(entries))
+        for rows in _row_blocks(entries, queue)
     ]
     return torch.cat(blocks)

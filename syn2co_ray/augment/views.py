@@ -1,0 +1,88 @@
+"""Two views of each record, by whichever backend the job asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..spec.augment import AugmentSpec
+from .parameters import ViewParameters, draw_view_parameters
+from .recipes import resolve_recipe
+
+
+class ViewMaker:
+    """Makes views that depend on (seed, epoch, key, repeat) and the image, and on nothing else."""
+
+    def __init__(self, spec: AugmentSpec, seed: int, device: str | None = None) -> None:
+        """Build for one actor.
+
+        Args:
+            spec: the job's `augment` section.
+            seed: seed of the run.
+            device: torch device of the torch backend; the GPU that is visible, else the CPU, when
+                left out. The opencv backend has no device.
+        """
+        self.recipes = resolve_recipe(spec)
+        self.image_size = spec.image_size
+        self.seed = seed
+        self.backend = spec.backend
+        if spec.backend == "auto":
+            self.backend = "torch" if spec.actors.gpus_each > 0 else "opencv"
+        self.device = (device or _default_device()) if self.backend == "torch" else None
+
+    def __call__(
+        self,
+        images: Sequence[np.ndarray],
+        keys: Sequence[str],
+        epochs: Sequence[int],
+        repeats: Sequence[int],
+    ) -> np.ndarray:
+        """Make the views of N records.
+
+        Args:
+            images: N decoded images, each (H, W, 3) uint8 RGB of any size.
+            keys: N stable ids.
+            epochs: epoch of each record, counted from 0.
+            repeats: for each record, how many times its key came before within its epoch.
+
+        Returns:
+            (N, 2, 3, S, S) uint8.
+        """
+        drawn = [
+            self._draw(*record, view)
+            for record in zip(images, keys, epochs, repeats, strict=True)
+            for view in range(len(self.recipes))
+        ]
+        shape = (len(images), len(self.recipes), 3, self.image_size, self.image_size)
+        views = np.empty(shape, np.uint8)
+        flat = views.reshape(-1, *shape[2:])
+        repeated = [image for image in images for _ in self.recipes]
+        if self.device is not None:
+            from .torch_backend import apply_views  # torch takes seconds to import; CPU actors never do
+
+            flat[:] = apply_views(repeated, drawn, self.image_size, self.device).cpu().numpy()
+        else:
+            from .opencv_backend import apply_view
+
+            for image, parameters, out in zip(repeated, drawn, flat, strict=True):
+                apply_view(image, parameters, self.image_size, out)
+        return views
+
+    def _draw(self, image: np.ndarray, key: str, epoch: int, repeat: int, view: int) -> ViewParameters:
+        return draw_view_parameters(
+            self.recipes[view],
+            image_height=image.shape[0],
+            image_width=image.shape[1],
+            seed=self.seed,
+            epoch=epoch,
+            key=key,
+            repeat=repeat,
+            view=view,
+        )
+
+
+def _default_device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,138 @@
+"""Contract 1 on Ray Data: keys of every global step, for several worker and actor counts, and after a stop."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from syn2co_ray.data.index import build_index
+from syn2co_ray.data.plan import Plan
+from syn2co_ray.data.prepare import run_prepare
+from syn2co_ray.data.stream import Stream, blocks_of_window, rank_streams, steps_of_blocks, window_dataset
+from syn2co_ray.spec.base import Pool
+from syn2co_ray.spec.data import DigitsStep, ObjectStoreSpec, SourceSpec
+from syn2co_ray.spec.errors import DataError
+
+BATCH = 24
+STORE = ObjectStoreSpec()
+
+
+class KeysOnly:
+    """Stands where the view actor stands, and is sometimes slow, so that order is not kept by luck."""
+
+    def __call__(self, block: Any) -> dict[str, Any]:
+        keys = block["key"][0].as_py()
+        number = block["first_step"][0].as_py()
+        np.linalg.svd(np.random.default_rng(number).normal(size=(40 + 120 * (number % 3 == 0), 160)))
+        views = np.zeros((len(keys), 2, 3, 8, 8), dtype=np.uint8)
+        notes = {"keys": keys, "sources": block["source"][0].as_py(), "quarantined": []}
+        passed = {name: block[name].to_numpy() for name in ("epoch", "first_step", "steps", "rank")}
+        return {**passed, "views": views[None], "notes": np.array([json.dumps(notes)], dtype=object)}
+
+
+@pytest.fixture(scope="module")
+def stream(tmp_path_factory) -> Stream:
+    """Two sources at 5 % and 95 %: the digits' eval and train parts."""
+    folder = tmp_path_factory.mktemp("digits")
+    run_prepare([DigitsStep(dataset="digits", into=str(folder))], STORE, lambda text: None)
+    sources = [SourceSpec(uri=str(folder / "eval"), share=0.05), SourceSpec(uri=str(folder / "train"), share=0.95)]
+    indexes = tuple(build_index(source, STORE) for source in sources)
+    plan = Plan(
+        seed=5,
+        epochs=2,
+        images_per_step_global=BATCH,
+        window_images=96,
+        fragment_rows=tuple(index.fragment_rows for index in indexes),
+        shares=(0.05, 0.95),
+        images_per_epoch=BATCH * 11,
+    )
+    return Stream(plan, indexes, STORE, view_bytes_per_image=2_000_000 // BATCH, reader_cpus_each=0.25)
+
+
+def planned(stream: Stream, first_step: int = 0) -> dict[int, list[str]]:
+    """Step -> keys in order, read without Ray."""
+    keys: dict[int, list[str]] = {}
+    for number in range(stream.plan.window_of_step(first_step), stream.plan.total_windows):
+        for block in blocks_of_window(stream, number, 1, first_step):
+            step, found = block["first_step"][0].as_py(), block["key"][0].as_py()
+            for offset in range(block["steps"][0].as_py()):
+                keys[step + offset] = found[offset * BATCH : (offset + 1) * BATCH]
+    return keys
+
+
+def streamed(stream: Stream, workers: int, actors: int, first_step: int = 0) -> dict[int, list[str]]:
+    """Step -> keys in rank order, as Ray Data delivers them to `workers` ranks."""
+    import ray
+
+    @ray.remote(num_cpus=0)
+    def consume(blocks: Any, rank: int) -> list[tuple[int, list[str]]]:
+        rows = iter(blocks.iter_batches(batch_size=1, batch_format="numpy"))
+        return [(records.step, records.keys) for records in steps_of_blocks(rows, rank, first_step)]
+
+    ranks = rank_streams(
+        window_dataset(stream.plan, first_step),
+        ray.put(stream),
+        first_step=first_step,
+        world_size=workers,
+        reader_cpus_each=0.25,
+        view_actor=KeysOnly,
+        view_actor_arguments={},
+        pool=Pool(min=actors, max=actors, cpus_each=0.25),
+    )
+    found = ray.get([consume.remote(blocks, rank) for rank, blocks in enumerate(ranks)])
+    for rank_steps in zip(*found, strict=True):
+        assert len({step for step, _ in rank_steps}) == 1
+    return {steps[0][0]: [key for _, keys in steps for key in keys] for steps in zip(*found, strict=True)}
+
+
+def test_keys_without_ray_do_not_depend_on_the_number_of_workers(stream):
+    whole = planned(stream)
+    assert sorted(whole) == list(range(22))
+    for workers in (2, 4):
+        parts: dict[int, list[str]] = {step: [] for step in whole}
+        for number in range(stream.plan.total_windows):
+            for block in blocks_of_window(stream, number, workers, 0):
+                step, steps = block["first_step"][0].as_py(), block["steps"][0].as_py()
+                per_rank = np.array_split(block["key"][0].as_py(), steps)
+                for offset, keys in enumerate(per_rank):
+                    parts[step + offset] += list(keys)
+        assert parts == whole
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize(("workers", "actors"), [(1, 3), (2, 1), (4, 3)])
+def test_keys_of_every_global_step_are_the_plans(ray_cluster, stream, workers, actors):
+    assert streamed(stream, workers, actors) == planned(stream)
+
+
+@pytest.mark.ray
+def test_stopped_in_mid_epoch_and_resumed_with_other_workers_sees_exactly_the_rest(ray_cluster, stream):
+    whole = planned(stream)
+    assert streamed(stream, 3, 2, first_step=7) == {step: keys for step, keys in whole.items() if step >= 7}
+
+
+def test_share_holds_in_every_step_of_the_stream(stream):
+    eval_keys = {
+        key
+        for path in Path(stream.indexes[0].source.uri).glob("*.parquet")
+        for key in __import__("pyarrow.parquet", fromlist=["read_table"]).read_table(path)["key"].to_pylist()
+    }
+    counts = [sum(key in eval_keys for key in keys) for keys in planned(stream).values()]
+    assert set(counts) <= {1, 2}
+    assert abs(np.mean(counts) - 0.05 * BATCH) < 0.1
+
+
+def test_blocks_out_of_plan_order_are_refused_not_trained_on():
+    def block(step: int, rank: int) -> dict[str, Any]:
+        notes = json.dumps({"keys": ["a"], "sources": [0], "quarantined": []})
+        return {"epoch": [0], "first_step": [step], "steps": [1], "rank": [rank],
+                "views": np.zeros((1, 1, 2, 3, 8, 8), np.uint8), "notes": [notes]}  # fmt: skip
+
+    with pytest.raises(DataError, match="rank 0 received step 3 of rank 0 instead of step 1"):
+        list(steps_of_blocks(iter([block(0, 0), block(3, 0)]), 0, 0))
+    with pytest.raises(DataError, match="received step 0 of rank 1"):
+        list(steps_of_blocks(iter([block(0, 1)]), 0, 0))

@@ -1,0 +1,112 @@
+"""What is tried again, how often, with which delays; what is said about the rest."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from syn2co_ray.spec.errors import DataError, StorageError
+from syn2co_ray.storage import with_retries
+
+HEAD = "When reading information for key 'k' in bucket 'b': AWS Error"
+
+TRANSIENT = [
+    OSError(f"{HEAD} SLOW_DOWN during HeadObject operation: "),
+    OSError(f"{HEAD} SERVICE_UNAVAILABLE during HeadObject operation: No response body."),
+    OSError(f"{HEAD} UNKNOWN (HTTP status 503) during HeadObject operation: No response body."),
+    OSError(f"{HEAD} NETWORK_CONNECTION during HeadObject operation: curlCode: 52, Server returned nothing"),
+    OSError(f"{HEAD} NETWORK_CONNECTION during HeadObject operation: curlCode: 28, Timeout was reached"),
+    OSError(f"{HEAD} INTERNAL_FAILURE during PutObject operation: "),
+    ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"),
+    TimeoutError(errno.ETIMEDOUT, "timed out"),
+    OSError(errno.ESTALE, "Stale file handle"),
+]
+
+PERMANENT = [
+    (OSError("... in bucket 'b': AWS Error NO_SUCH_BUCKET during ListObjectsV2 operation: "), "no bucket 'b'"),
+    (FileNotFoundError(errno.ENOENT, "Path does not exist 'b/k'"), "no such object, or no such bucket"),
+    (OSError(f"{HEAD} ACCESS_DENIED during HeadObject operation: No response body."), "credentials were refused"),
+    (OSError(f"{HEAD} SIGNATURE_DOES_NOT_MATCH during ListObjectsV2 operation: "), "SIGNATURE_DOES_NOT_MATCH"),
+    (OSError(f"{HEAD} INVALID_ACCESS_KEY_ID during ListObjectsV2 operation: "), "INVALID_ACCESS_KEY_ID"),
+    (
+        OSError(f"{HEAD} NETWORK_CONNECTION during HeadObject operation: curlCode: 6, Could not resolve hostname"),
+        "cannot be reached",
+    ),
+    (
+        OSError(f"{HEAD} NETWORK_CONNECTION during HeadObject operation: curlCode: 7, Could not connect"),
+        "cannot be reached",
+    ),
+    (OSError(f"{HEAD} UNKNOWN (HTTP status 301) during HeadObject operation: "), "another region"),
+    (OSError("AWS Error UNKNOWN (HTTP status 411) during UploadPart operation: MissingContentLength"), "411"),
+    (PermissionError(errno.EACCES, "Permission denied"), "may not do that"),
+    (OSError(errno.ENOSPC, "No space left on device"), "no space"),
+    (OSError("something nobody has seen before"), "something nobody has seen before"),
+]
+
+
+def failing(*errors: OSError):
+    """An operation that raises each error in turn, then returns the number of calls."""
+    calls: list[OSError] = []
+
+    def operation() -> int:
+        if len(calls) < len(errors):
+            calls.append(errors[len(calls)])
+            raise calls[-1]
+        return len(calls) + 1
+
+    return operation, calls
+
+
+@pytest.mark.parametrize("error", TRANSIENT, ids=str)
+def test_transient_error_is_tried_again(error: OSError) -> None:
+    operation, _ = failing(error, error)
+    assert with_retries(operation, what="read s3://b/k", sleep=lambda _: None) == 3
+
+
+@pytest.mark.parametrize(("error", "words"), PERMANENT, ids=lambda value: str(value)[-40:])
+def test_other_error_is_translated_at_once(error: OSError, words: str) -> None:
+    operation, calls = failing(error, error)
+    with pytest.raises(StorageError) as caught:
+        with_retries(operation, what="read s3://b/k", sleep=lambda _: None)
+    assert len(calls) == 1
+    fault = caught.value.fault
+    assert words in fault.got
+    assert fault.where == "read s3://b/k"
+    assert fault.allowed
+    assert fault.next_step
+    assert caught.value.__cause__ is error
+
+
+def test_attempts_are_bounded_and_last_error_is_shown() -> None:
+    operation, calls = failing(*[TRANSIENT[0]] * 9)
+    with pytest.raises(StorageError, match="still failing after 4 attempts: .*SLOW_DOWN"):
+        with_retries(operation, what="read s3://b/k", attempts=4, sleep=lambda _: None)
+    assert len(calls) == 4
+
+
+def test_delays_grow_within_their_bounds_and_vary() -> None:
+    runs = []
+    for _ in range(20):
+        delays: list[float] = []
+        operation, _ = failing(*[TRANSIENT[0]] * 8)
+        with_retries(operation, what="w", attempts=9, base_delay_s=0.5, sleep=delays.append)
+        bounds = [min(20.0, 0.5 * 2**k) for k in range(8)]
+        assert all(0 <= delay <= bound for delay, bound in zip(delays, bounds, strict=True))
+        runs.append(tuple(delays))
+    assert len(set(runs)) == 20
+
+
+def test_errors_that_are_not_of_the_store_pass_through() -> None:
+    def refuse() -> None:
+        raise DataError("file", "bad contents")
+
+    with pytest.raises(DataError, match="bad contents"):
+        with_retries(refuse, what="w")
+    with pytest.raises(KeyError):
+        with_retries(lambda: {}["bug"], what="w")
+
+
+def test_no_attempts_is_a_programming_error() -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        with_retries(lambda: 1, what="w", attempts=0)
