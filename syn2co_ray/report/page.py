@@ -19,11 +19,11 @@ from markupsafe import Markup
 
 from syn2co_ray.spec.errors import StorageError
 from syn2co_ray.storage import Store, publish_bytes
+from syn2co_ray.storage.run_layout import REPORT_FILE
 
 from .plots import run_curves
 from .run_files import (
     QUARANTINE_FILE,
-    REPORT_FILE,
     RESULTS_FILE,
     VIEWS_FILE,
     RunFiles,

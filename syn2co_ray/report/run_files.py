@@ -15,25 +15,16 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from syn2co_ray.storage import Store, exists, list_files, read_bytes
+from syn2co_ray.storage.run_layout import (
+    METRICS_FOLDER,
+    PROVENANCE_FILE,
+    QUARANTINE_FILE,
+    RESULTS_FILE,
+    SPEC_FILE,
+    VIEWS_FILE,
+)
 
-SPEC_FILE = "spec.yaml"
-PROVENANCE_FILE = "provenance.json"
-RESULTS_FILE = "results.json"
-VIEWS_FILE = "views.png"
-QUARANTINE_FILE = "quarantine.jsonl"
-REPORT_FILE = "report.html"
-METRICS_FOLDER = "metrics"
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-
-
-def steps_file(first_step: int) -> str:
-    """Metrics of the steps from `first_step` on, one JSON object a line."""
-    return f"{METRICS_FOLDER}/steps-{first_step:09d}.jsonl"
-
-
-def eval_file(step: int) -> str:
-    """k-NN accuracy measured after `step` steps."""
-    return f"{METRICS_FOLDER}/eval-{step:09d}.json"
 
 
 class Record(BaseModel):

@@ -170,7 +170,7 @@ def _s3(
         connect_timeout=CONNECT_TIMEOUT_S,
         retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=S3_ATTEMPTS),
         # With a delayed open, Arrow answers a failed start of an upload by putting an empty object on closing.
-        allow_delayed_open=False,
+        allow_delayed_open=True,
     )
 
 

@@ -17,7 +17,8 @@ from ..spec.data import SourceSpec
 from ..spec.errors import Fault, SpecError
 from ..spec.job import PretrainSpec
 from ..storage import exists, publish_bytes, read_bytes
-from ..train.run_folder import PROVENANCE, RunFolder, open_run
+from ..storage.run_layout import PROVENANCE_FILE
+from ..train.run_folder import RunFolder, open_run
 from .provenance import provenance
 
 VIEWS_PER_IMAGE = 2
@@ -64,8 +65,8 @@ def prepare_run(job: PretrainSpec, log: Callable[[str], None]) -> PreparedRun:
         reader_cpus_each=job.data.reader_cpus_each,
     )
     evaluation = _evaluation(run, job, indexes, log)
-    if run.read_json(PROVENANCE) is None:
-        run.write_json(PROVENANCE, provenance(job, indexes))
+    if run.read_json(PROVENANCE_FILE) is None:
+        run.write_json(PROVENANCE_FILE, provenance(job, indexes))
     return PreparedRun(job, run, stream, evaluation)
 
 

@@ -18,9 +18,9 @@ from ..spec.errors import RunInterrupted
 from ..spec.identity import run_name
 from ..spec.job import PretrainSpec
 from ..storage import publish_bytes
+from ..storage.run_layout import RESULTS_FILE, VIEWS_FILE
 from ..train.loop import LoopOutcome, TrainLoop
 from ..train.pretrain import PretrainRun
-from ..train.run_folder import RESULTS
 from .cluster import connected
 from .prepare import PreparedRun, describe, prepare_run
 from .progress import Progress, duration
@@ -46,7 +46,7 @@ def run_job(job: PretrainSpec, console: Console, *, debug: bool = False) -> dict
             workers = choose_workers(job, cluster.cpus, cluster.gpus).workers
             prepared = preparing.result()
             marks["data prepared"] = time.time()
-            finished = prepared.run.read_json(RESULTS)
+            finished = prepared.run.read_json(RESULTS_FILE)
             if finished is not None and finished["status"] == "finished":
                 progress.log("this run is finished; its results:")
                 return _present(prepared, finished, progress)
@@ -81,7 +81,7 @@ def _train(
     )
     started = time.time()
     run.start()
-    publish_bytes(prepared.run.store, "views.png", first_views(prepared))
+    publish_bytes(prepared.run.store, VIEWS_FILE, first_views(prepared))
     asked = False
     while not run.wait(POLL_S):
         if stop.is_set() and not asked:
@@ -96,7 +96,7 @@ def _train(
         progress.log(note)
     marks.update(seen["marks"])
     results = _results(answer, time.time() - started, marks)
-    prepared.run.write_json(RESULTS, results)
+    prepared.run.write_json(RESULTS_FILE, results)
     return results
 
 

@@ -27,7 +27,7 @@ from ..spec.errors import CheckpointError
 from ..storage import Store, delete, list_files, publish_bytes, read_bytes
 
 MANIFEST = "MANIFEST.json"
-_NAME = re.compile(r"(?:^|/)checkpoints/step-(\d{9})/([^/]+)$")
+_NAME = re.compile(r"step-(\d{9})/([^/]+)")
 
 
 @dataclass
@@ -152,7 +152,7 @@ def restore_optimizer(
 def _found(run: Store) -> dict[int, set[str]]:
     found: dict[int, set[str]] = {}
     for info in list_files(run.child("checkpoints"), missing_ok=True):
-        match = _NAME.search(info.path)
+        match = _NAME.fullmatch(info.path)
         if match:
             found.setdefault(int(match.group(1)), set()).add(match.group(2))
     return found

@@ -19,9 +19,10 @@ from ..methods import Method
 from ..spec.errors import DataError, Syn2coError, TrainingError
 from ..spec.identity import resolved, spec_hash
 from ..spec.job import PretrainSpec
+from ..storage.run_layout import QUARANTINE_FILE, eval_file, steps_file
 from .checkpoint import load_newest, save_checkpoint
 from .context import TrainContext
-from .run_folder import QUARANTINE, RunFolder
+from .run_folder import RunFolder
 from .trainer import StepOutcome, StepTrainer
 
 Evaluate = Callable[[Method, TrainContext], dict[str, Any] | None]
@@ -151,7 +152,7 @@ class TrainLoop:
                 f"{self.quarantined_images} of {self.images_seen} images could not be read ({share:.1%}), "
                 f"for example {example['key']}: {example['reason']}",
                 f"at most data.quarantine_share_max = {limit:.1%}",
-                f"see {self.run.store.child(QUARANTINE).uri}; mend the files or raise the share",
+                f"see {self.run.store.child(QUARANTINE_FILE).uri}; mend the files or raise the share",
             )
 
     def _after_step(self, outcome: StepOutcome, step_time_s: float, waited_s: float) -> None:
@@ -202,7 +203,7 @@ class TrainLoop:
             figures = self.evaluate(self.trainer.method, self.context)
             if figures is not None:
                 row = {"step": self.step, "epoch": epochs_done, **figures}
-                self.run.write_json(f"metrics/eval-{self.step:09d}.json", row)
+                self.run.write_json(eval_file(self.step), row)
                 self.context.show({"evaluation": row})
 
     def _checkpoint(self) -> None:
@@ -227,14 +228,14 @@ class TrainLoop:
 
     def _write_metrics(self) -> None:
         if self.is_first and self.metrics:
-            self.run.write_json_lines(f"metrics/steps-{self.metrics[0]['step']:09d}.jsonl", self.metrics)
+            self.run.write_json_lines(steps_file(self.metrics[0]["step"]), self.metrics)
             self.metrics = []
 
     def _write_quarantine(self) -> None:
         if self.is_first and self.quarantined:
             sources = [source.uri for source in self.job.data.train]
             rows = [{**entry, "source": sources[entry["source"]]} for entry in self.quarantined.values()]
-            self.run.write_json_lines(QUARANTINE, rows)
+            self.run.write_json_lines(QUARANTINE_FILE, rows)
 
     def _outcome(self, status: str) -> LoopOutcome:
         images = self._timed_steps * self.job.train.images_per_step_global

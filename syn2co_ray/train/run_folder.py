@@ -17,10 +17,7 @@ from ..spec.errors import Fault, SpecError
 from ..spec.identity import resolved_yaml, run_name, spec_hash
 from ..spec.job import PretrainSpec
 from ..storage import Store, exists, open_store, publish_bytes, read_bytes
-
-PROVENANCE = "provenance.json"
-RESULTS = "results.json"
-QUARANTINE = "quarantine.jsonl"
+from ..storage.run_layout import PROVENANCE_FILE, SPEC_FILE
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,7 @@ def open_run(job: PretrainSpec) -> RunFolder:
         SpecError: the folder holds a run of another spec.
     """
     run = RunFolder(open_store(job.storage, job.object_store).child(run_name(job)))
-    provenance = run.read_json(PROVENANCE)
+    provenance = run.read_json(PROVENANCE_FILE)
     if provenance is not None and provenance["spec_hash"] != spec_hash(job):
         raise SpecError(
             [
@@ -63,7 +60,7 @@ def open_run(job: PretrainSpec) -> RunFolder:
             ]
         )
     if provenance is None:
-        publish_bytes(run.store, "spec.yaml", resolved_yaml(job).encode())
+        publish_bytes(run.store, SPEC_FILE, resolved_yaml(job).encode())
     return run
 
 
@@ -74,6 +71,6 @@ def existing_run(job: PretrainSpec) -> RunFolder:
         SpecError: there is none.
     """
     run = RunFolder(open_store(job.storage, job.object_store).child(run_name(job)))
-    if run.read_json(PROVENANCE) is None:
+    if run.read_json(PROVENANCE_FILE) is None:
         raise SpecError([Fault(run.store.uri, "no such run", "a job that was run", "syn2co run it first")])
     return run

@@ -172,7 +172,7 @@ def spoil(folder: Path, share: float) -> None:
 def test_unreadable_images_are_replaced_counted_and_listed(tmp_path):
     prepared(tmp_path)
     spoil(tmp_path, 1 / 150)
-    run = prepared(tmp_path, "data.quarantine_share_max=0.05", "name=spoilt")
+    run = prepared(tmp_path, "data.quarantine_share_max=0.05", "name=spoilt", "data.prepare=[]")
     keys: dict[int, list[str]] = {}
     outcome = local_loop(run, keys_seen=keys.__setitem__).run_to_end()
     assert outcome.status == "finished"
@@ -183,7 +183,7 @@ def test_unreadable_images_are_replaced_counted_and_listed(tmp_path):
     trained = {key for step in keys.values() for key in step}
     assert not trained & {entry["key"] for entry in listed}
     again: dict[int, list[str]] = {}
-    other = prepared(tmp_path, "data.quarantine_share_max=0.05", "name=spoilt-again")
+    other = prepared(tmp_path, "data.quarantine_share_max=0.05", "name=spoilt-again", "data.prepare=[]")
     local_loop(other, keys_seen=again.__setitem__).run_to_end()
     assert again == keys
 
@@ -192,14 +192,14 @@ def test_too_many_unreadable_images_stop_the_run(tmp_path):
     prepared(tmp_path)
     spoil(tmp_path, 1 / 10)
     with pytest.raises(DataError, match=r"images could not be read .*quarantine_share_max = 1.0%.*quarantine.jsonl"):
-        local_loop(prepared(tmp_path, "name=spoilt")).run_to_end()
+        local_loop(prepared(tmp_path, "name=spoilt", "data.prepare=[]")).run_to_end()
 
 
 def test_no_readable_image_at_all_is_said_at_once(tmp_path):
     prepared(tmp_path)
     spoil(tmp_path, 1.0)
     with pytest.raises(DataError, match=r"none of 64 images drawn from it can be decoded"):
-        local_loop(prepared(tmp_path, "name=spoilt", "data.eval=null")).run_to_end()
+        local_loop(prepared(tmp_path, "name=spoilt", "data.prepare=[]", "data.eval=null")).run_to_end()
 
 
 def test_files_added_after_the_start_do_not_change_the_plan_of_a_run(tmp_path):

@@ -1,0 +1,19 @@
+"""Names of the files in a run folder: what training writes and the report reads."""
+
+SPEC_FILE = "spec.yaml"
+PROVENANCE_FILE = "provenance.json"
+RESULTS_FILE = "results.json"
+VIEWS_FILE = "views.png"
+QUARANTINE_FILE = "quarantine.jsonl"
+REPORT_FILE = "report.html"
+METRICS_FOLDER = "metrics"
+
+
+def steps_file(first_step: int) -> str:
+    """Metrics of the steps from `first_step` on, one JSON object a line."""
+    return f"{METRICS_FOLDER}/steps-{first_step:09d}.jsonl"
+
+
+def eval_file(step: int) -> str:
+    """k-NN accuracy measured after `step` steps."""
+    return f"{METRICS_FOLDER}/eval-{step:09d}.json"
