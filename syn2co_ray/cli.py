@@ -31,7 +31,9 @@ Overrides = Annotated[
     typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Values that replace those of the file."),
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and the logs of all processes.")]
-EXIT_CODES = "Exit codes: 0 done, 2 bad spec, 3 bad data or storage, 4 failed run, 5 cannot be scheduled, 130 stopped."
+EXIT_CODES = (
+    "Exit codes: 0 done, 2 bad spec, 3 bad data or storage, 4 failed run, 5 cannot be scheduled, 130 stopped."
+)
 
 
 def _guarded(call: Callable[[], Any], debug: bool) -> Any:
@@ -41,7 +43,9 @@ def _guarded(call: Callable[[], Any], debug: bool) -> Any:
     except Syn2coError as error:
         if debug:
             raise
-        Console(stderr=True).print(f"error: {error}", highlight=False, markup=False, soft_wrap=True, style="red")
+        Console(stderr=True).print(
+            f"error: {error}", highlight=False, markup=False, soft_wrap=True, style="red"
+        )
         raise typer.Exit(error.exit_code) from None
 
 

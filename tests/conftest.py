@@ -46,3 +46,12 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return str(tmp_path / "place")
     store = request.getfixturevalue("s3_environment")
     return f"{store.make_bucket('places')}/{uuid.uuid4().hex}"
+
+
+@pytest.fixture(scope="session")
+def ray_cluster():
+    """One small Ray cluster for the whole session (starting one takes many seconds)."""
+    from syn2co_ray.submit.cluster import connected
+
+    with connected() as cluster:
+        yield cluster

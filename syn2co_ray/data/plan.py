@@ -145,7 +145,9 @@ class Plan:
         read_rows = 0
         for source in range(len(self.fragment_rows)):
             found, repeat = self._stream(epoch, source, quotas[0][source], quotas[-1][source])
-            shuffle = named_generator(self.seed, "rows", epoch, source, window_in_epoch).permutation(len(repeat))
+            shuffle = named_generator(self.seed, "rows", epoch, source, window_in_epoch).permutation(
+                len(repeat)
+            )
             rows_of_source.append(read_rows + shuffle)
             repeats_of_source.append(repeat[shuffle])
             reads += found
@@ -167,14 +169,22 @@ class Plan:
                 slice(quotas[step][s] - quotas[0][s], quotas[step + 1][s] - quotas[0][s])
                 for s in range(len(rows_of_source))
             ]
-            slots = named_generator(self.seed, "slots", epoch, first + step).permutation(self.images_per_step_global)
-            take.append(np.concatenate([rows[span] for rows, span in zip(rows_of_source, spans, strict=True)])[slots])
+            slots = named_generator(self.seed, "slots", epoch, first + step).permutation(
+                self.images_per_step_global
+            )
+            take.append(
+                np.concatenate([rows[span] for rows, span in zip(rows_of_source, spans, strict=True)])[slots]
+            )
             repeat.append(
-                np.concatenate([rows[span] for rows, span in zip(repeats_of_source, spans, strict=True)])[slots]
+                np.concatenate([rows[span] for rows, span in zip(repeats_of_source, spans, strict=True)])[
+                    slots
+                ]
             )
         return np.concatenate(take), np.concatenate(repeat)
 
-    def _stream(self, epoch: int, source: int, start: int, stop: int) -> tuple[list[FragmentRead], np.ndarray]:
+    def _stream(
+        self, epoch: int, source: int, start: int, stop: int
+    ) -> tuple[list[FragmentRead], np.ndarray]:
         """Records [start, stop) of a source's stream in an epoch, and the pass each belongs to."""
         count = self.records[source]
         reads: list[FragmentRead] = []
@@ -187,7 +197,9 @@ class Plan:
             start += take
         return reads, np.concatenate(repeats) if repeats else np.zeros(0, dtype=np.int32)
 
-    def _pass_slice(self, epoch: int, source: int, pass_number: int, start: int, stop: int) -> list[FragmentRead]:
+    def _pass_slice(
+        self, epoch: int, source: int, pass_number: int, start: int, stop: int
+    ) -> list[FragmentRead]:
         order, ends = self._fragment_order(epoch, source, pass_number)
         first = int(np.searchsorted(ends, start, side="right"))
         last = int(np.searchsorted(ends, stop, side="left"))

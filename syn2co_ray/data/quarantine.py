@@ -70,7 +70,9 @@ class SparePool:
                     break
             tables = read_fragments(index, requests, self.object_store, threads=4)
             self._spares[source] = [
-                (row["key"], row["image"]) for table in tables for row in table.select(["key", "image"]).to_pylist()
+                (row["key"], row["image"])
+                for table in tables
+                for row in table.select(["key", "image"]).to_pylist()
             ]
         return self._spares[source]
 

@@ -239,7 +239,7 @@ def steps_of_blocks(blocks: Iterator[dict[str, Any]], rank: int, first_step: int
         if step != expected or int(block["rank"][0]) != rank:
             raise DataError(
                 "data stream",
-                f"rank {rank} received step {step} of rank {int(block['rank'][0])} instead of step {expected}",
+                f"rank {rank} received step {step} of rank {int(block['rank'][0])}, not step {expected}",
                 "blocks in plan order",
                 "resume the run; report this with your Ray version",
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -86,13 +87,17 @@ def chunks(labelled: LabelledSet, embeds: dict[str, Embed], ranks: Ranks) -> Ite
             mine = range(ranks.rank, len(index.fragment_rows), ranks.world_size)
             for group in _groups(mine, index.fragment_rows, labelled.images_per_batch):
                 tables = read_fragments(index, [(f, None) for f in group], labelled.object_store, threads=4)
-                rows = [row for table in tables for row in table.select(["key", "image", "label"]).to_pylist()]
+                rows = [
+                    row for table in tables for row in table.select(["key", "image", "label"]).to_pylist()
+                ]
                 numbers = np.concatenate([starts[f] + np.arange(index.fragment_rows[f]) for f in group])
-                views = list(decoders.map(lambda row: _view(row, labelled, index), rows))
+                views = list(decoders.map(functools.partial(_view, labelled=labelled, index=index), rows))
                 kept = [i for i, view in enumerate(views) if view is not None]
                 if not kept:
                     continue
-                images = torch.from_numpy(np.stack([view for view in views if view is not None])).to(ranks.device)
+                images = torch.from_numpy(np.stack([view for view in views if view is not None])).to(
+                    ranks.device
+                )
                 yield FeatureChunk(
                     torch.from_numpy(numbers[kept]),
                     torch.tensor([label_hash(rows[i]["label"]) for i in kept]),

@@ -45,12 +45,15 @@ class Evaluation:
             embeds[PIXELS] = raw_pixels
         return self._measure(embeds, ranks, linear=self.job.evaluate.linear is not None)
 
-    def _measure(self, embeds: dict[str, Embed], ranks: Ranks, *, linear: bool) -> list[dict[str, Any]] | None:
+    def _measure(
+        self, embeds: dict[str, Embed], ranks: Ranks, *, linear: bool
+    ) -> list[dict[str, Any]] | None:
         everybodys = ranks.gathered(list(chunks(self.queries, embeds, ranks)))
         queries = _joined([chunk for part in everybodys for chunk in part], "data.eval")
         settings = self.job.evaluate.knn
         searches = {
-            name: StreamingKnn(queries.features[name].to(ranks.device), max(settings.neighbours)) for name in embeds
+            name: StreamingKnn(queries.features[name].to(ranks.device), max(settings.neighbours))
+            for name in embeds
         }
         kept: list[FeatureChunk] = []
         bank_rows = 0

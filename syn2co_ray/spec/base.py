@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.config import JsonDict
 
 
 class Section(BaseModel):
@@ -35,4 +36,4 @@ PoolOrCount = Annotated[Pool, BeforeValidator(_count_as_range, json_schema_input
 
 # Marks a field that says how a job is executed, not what it computes: it is left out of the run's
 # identity, so a run can be resumed with other workers, actors or checkpoint cadence.
-EXECUTION_ONLY = {"execution_only": True}
+EXECUTION_ONLY: JsonDict = {"execution_only": True}

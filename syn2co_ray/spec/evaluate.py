@@ -25,7 +25,9 @@ class LinearSpec(Section):
     """Passes over the features of the bank."""
     images_per_step: int = Field(default=256, ge=1)
     """Features per SGD step."""
-    learning_rates: tuple[float, ...] = Field(default=(0.003, 0.01, 0.03, 0.1, 0.3, 1.0), strict=False, min_length=1)
+    learning_rates: tuple[float, ...] = Field(
+        default=(0.003, 0.01, 0.03, 0.1, 0.3, 1.0), strict=False, min_length=1
+    )
     """The grid; the rate is chosen on a tenth of the bank that the probe does not learn from."""
 
 

@@ -48,7 +48,9 @@ def load_text(text: str, overrides: Sequence[str] = (), file: str = "job.yaml") 
     return build_spec(values, document, file)
 
 
-def build_spec(values: dict[str, Any], document: YamlDocument | None = None, file: str = "job") -> PretrainSpec:
+def build_spec(
+    values: dict[str, Any], document: YamlDocument | None = None, file: str = "job"
+) -> PretrainSpec:
     """Check plain values against the spec's types and its cross-field rules."""
     document = document or YamlDocument(values)
     kind = values.get("kind")
@@ -64,11 +66,15 @@ def build_spec(values: dict[str, Any], document: YamlDocument | None = None, fil
         faults += [_readable(item, model, values, document) for item in error.errors()]
         spec = None
     if spec is None:
-        sections = _valid_sections(model, _without(values, [f.where for f in faults if f.got == "unknown key"]))
+        sections = _valid_sections(
+            model, _without(values, [f.where for f in faults if f.got == "unknown key"])
+        )
     else:
         sections = {name: getattr(spec, name) for name in model.model_fields}
     for fault in cross_field_faults(sections):
-        faults.append(Fault(fault.where, fault.got, fault.allowed, fault.next_step, document.line_of(fault.where)))
+        faults.append(
+            Fault(fault.where, fault.got, fault.allowed, fault.next_step, document.line_of(fault.where))
+        )
     if faults or spec is None:
         raise SpecError(sorted(faults, key=lambda f: (f.line or 0, f.where)), file)
     return spec
@@ -95,7 +101,8 @@ def _valid_sections(model: type[BaseModel], values: dict[str, Any]) -> dict[str,
                 valid[name] = info.get_default(call_default_factory=True)
             continue
         try:
-            valid[name] = TypeAdapter(info.annotation).validate_python(values[name])
+            adapter: TypeAdapter[Any] = TypeAdapter(info.annotation)  # type: ignore[arg-type]
+            valid[name] = adapter.validate_python(values[name])
         except ValidationError:
             continue
     return valid
@@ -107,7 +114,9 @@ def _with_overrides(values: dict[str, Any], overrides: Sequence[str]) -> tuple[d
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals or not key:
-            faults.append(Fault(text, "not an override", "key.path=value", "write for example train.epochs=5"))
+            faults.append(
+                Fault(text, "not an override", "key.path=value", "write for example train.epochs=5")
+            )
             continue
         fault = _set(values, key.split("."), parse_scalar(value), key)
         if fault:

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field, GetJsonSchemaHandler, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from .base import Section
 
 
 class CountSpec(Section):
-    """A kind of synthesized negative with its count per query."""
+    """A kind of synthesized negative; `interpolated: 128` is short for `interpolated: {count: 128}`."""
 
     count: int = Field(ge=0)
     """Synthesized negatives of this kind per query; 0 leaves the kind out."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _count_alone(cls, value: Any) -> Any:
+        return {"count": value} if isinstance(value, int) else value
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {"anyOf": [{"type": "integer", "minimum": 0}, handler(core)]}
 
 
 class InterpolatedSpec(CountSpec):
@@ -58,15 +69,6 @@ class AdversarialSpec(CountSpec):
     """Step along the sign of the query."""
 
 
-def _int_as_count(value: Any) -> Any:
-    return {"count": value} if isinstance(value, int) else value
-
-
-def _counted(kind: type[CountSpec]) -> Any:
-    """`interpolated: 128` is short for `interpolated: {count: 128}`."""
-    return Annotated[kind, BeforeValidator(_int_as_count, json_schema_input_type=int | kind)]
-
-
 class NegativesSpec(Section):
     """Synthesized negatives: drawn from each query's hardest queue entries, inside the loss."""
 
@@ -75,12 +77,12 @@ class NegativesSpec(Section):
     active_epochs: tuple[int, int] | None = Field(default=None, strict=False)
     """First and last epoch (counted from 0, both included) with synthesized negatives; always
     when left out."""
-    interpolated: _counted(InterpolatedSpec) = InterpolatedSpec(count=0)
-    extrapolated: _counted(ExtrapolatedSpec) = ExtrapolatedSpec(count=0)
-    mixup: _counted(MixupSpec) = MixupSpec(count=0)
-    noise: _counted(NoiseSpec) = NoiseSpec(count=0)
-    perturbed: _counted(PerturbedSpec) = PerturbedSpec(count=0)
-    adversarial: _counted(AdversarialSpec) = AdversarialSpec(count=0)
+    interpolated: InterpolatedSpec = InterpolatedSpec(count=0)
+    extrapolated: ExtrapolatedSpec = ExtrapolatedSpec(count=0)
+    mixup: MixupSpec = MixupSpec(count=0)
+    noise: NoiseSpec = NoiseSpec(count=0)
+    perturbed: PerturbedSpec = PerturbedSpec(count=0)
+    adversarial: AdversarialSpec = AdversarialSpec(count=0)
 
     def kinds(self) -> dict[str, CountSpec]:
         """Name -> spec of every kind whose count is not 0, in table order."""
@@ -100,7 +102,7 @@ class MethodSpec(Section):
     """Any timm model name with a pooled feature, such as deit_small_patch16_224."""
     patch_size: int | None = Field(default=None, ge=1)
     """Patch size of a ViT, when not the one of its name (small images)."""
-    backbone_options: dict[str, int | float | bool | str] = {}
+    backbone_options: dict[str, int | float | bool | str] = Field(default={})
     """Further keyword arguments of the timm model, such as embed_dim, depth, num_heads."""
     drop_path_online: float = Field(default=0.1, ge=0, lt=1)
     """Stochastic depth of the online encoder."""

@@ -78,7 +78,7 @@ def schedules_fit(train: TrainSpec) -> Iterator[Fault]:
     if optimizer.learning_rate_min_base > optimizer.learning_rate_base:
         yield Fault(
             "train.optimizer.learning_rate_min_base",
-            f"{optimizer.learning_rate_min_base:g} is above learning_rate_base {optimizer.learning_rate_base:g}",
+            f"{optimizer.learning_rate_min_base:g} is above the peak {optimizer.learning_rate_base:g}",
             "at most learning_rate_base",
             "lower it",
         )
@@ -92,7 +92,9 @@ def shares_sum_to_one(data: DataSpec) -> Iterator[Fault]:
         return
     if len(given) < len(shares):
         missing = next(i for i, share in enumerate(shares) if share is None)
-        yield Fault(f"data.train.{missing}.share", "missing while other sources have one", "all or none", "add it")
+        yield Fault(
+            f"data.train.{missing}.share", "missing while other sources have one", "all or none", "add it"
+        )
     elif not math.isclose(sum(given), 1.0, abs_tol=1e-6):
         yield Fault("data.train", f"shares sum to {sum(given):g}", "a sum of 1", "change a share")
 
@@ -113,14 +115,21 @@ def evaluation_has_images(data: DataSpec, evaluate: EvaluateSpec) -> Iterator[Fa
     if data.eval is None and data.eval_bank is not None:
         yield Fault("data.eval_bank", "given without data.eval", "both or none", "add data.eval")
     if data.eval is not None and data.eval_bank is None and all(s.origin == "generated" for s in data.train):
-        yield Fault("data.eval_bank", "missing, and no train source is real", "a labelled source", "add data.eval_bank")
+        yield Fault(
+            "data.eval_bank",
+            "missing, and no train source is real",
+            "a labelled source",
+            "add data.eval_bank",
+        )
 
 
 @rule
 def negatives_fit_the_framework(method: MethodSpec) -> Iterator[Fault]:
     negatives = method.negatives
     if method.framework == "moby" and negatives is not None:
-        yield Fault("method.negatives", "given with framework moby", "only with synby", "use framework: synby")
+        yield Fault(
+            "method.negatives", "given with framework moby", "only with synby", "use framework: synby"
+        )
     if method.framework == "synby" and (negatives is None or not negatives.kinds()):
         yield Fault(
             "method.negatives",
@@ -154,7 +163,9 @@ def negatives_are_active_in_the_run(method: MethodSpec, train: TrainSpec) -> Ite
 @rule
 def crop_scale_is_a_range(augment: AugmentSpec) -> Iterator[Fault]:
     if augment.crop_scale is not None and not 0 < augment.crop_scale[0] <= augment.crop_scale[1] <= 1:
-        yield Fault("augment.crop_scale", f"{list(augment.crop_scale)}", "0 < smallest <= largest <= 1", "swap them")
+        yield Fault(
+            "augment.crop_scale", f"{list(augment.crop_scale)}", "0 < smallest <= largest <= 1", "swap them"
+        )
 
 
 @rule
@@ -168,5 +179,7 @@ def image_fits_patches(augment: AugmentSpec, method: MethodSpec) -> Iterator[Fau
             "augment.image_size",
             f"{size} is not a multiple of the patch size {patch}",
             f"a multiple of {patch}",
-            f"use {below} or {above}, or set method.patch_size" if below else f"use {above}, or set method.patch_size",
+            f"use {below} or {above}, or set method.patch_size"
+            if below
+            else f"use {above}, or set method.patch_size",
         )

@@ -56,7 +56,7 @@ def parse_yaml(text: str, file: str) -> YamlDocument:
         raise SpecError([_syntax_fault(error)], file) from None
     finally:
         loader.dispose()
-    if not isinstance(values, dict):
+    if node is None or not isinstance(values, dict):
         fault = Fault("(file)", f"got {type(values).__name__}", "a mapping such as `kind: pretrain`", line=1)
         raise SpecError([fault], file)
     lines: dict[str, int] = {}

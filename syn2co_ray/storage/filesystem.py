@@ -169,8 +169,8 @@ def _s3(
         request_timeout=REQUEST_TIMEOUT_S,
         connect_timeout=CONNECT_TIMEOUT_S,
         retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=S3_ATTEMPTS),
-        # With a delayed open, Arrow answers a failed start of an upload by putting an empty object on closing.
-        allow_delayed_open=True,
+        # With a delayed open, Arrow follows a failed start of an upload by a PUT of what it has, on closing.
+        allow_delayed_open=False,
     )
 
 

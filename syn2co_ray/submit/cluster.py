@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+
 @dataclass(frozen=True)
 class Cluster:
     """What a connected cluster can give."""
@@ -16,7 +17,6 @@ class Cluster:
     gpus: float
     nodes: int
     is_local: bool
-    logs: str
 
 
 @contextlib.contextmanager
@@ -47,9 +47,11 @@ def connected(*, debug: bool = False) -> Iterator[Cluster]:
             logging.getLogger(name).setLevel(logging.ERROR)
     try:
         resources = ray.cluster_resources()
-        session = ray._private.worker.global_worker.node.get_session_dir_path()
         yield Cluster(
-            resources.get("CPU", 0.0), resources.get("GPU", 0.0), len(ray.nodes()), not address, f"{session}/logs"
+            resources.get("CPU", 0.0),
+            resources.get("GPU", 0.0),
+            len(ray.nodes()),
+            not address,
         )
     finally:
         if not already:

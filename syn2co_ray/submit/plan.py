@@ -55,8 +55,9 @@ def _data_lines(job: PretrainSpec, workers: int) -> Iterator[str]:
     images = plan.steps_per_epoch * plan.images_per_step_global
     for index, share in zip(indexes, plan.exact_shares, strict=True):
         yield (
-            f"source: {index.source.uri} ({index.source.format}, {index.source.origin}): {index.num_records:,} images, "
-            f"{len(index.files):,} files, {len(index.fragment_rows):,} fragments, share {float(share):.1%}"
+            f"source: {index.source.uri} ({index.source.format}, {index.source.origin}): "
+            f"{index.num_records:,} images, {len(index.files):,} files, "
+            f"{len(index.fragment_rows):,} fragments, share {float(share):.1%}"
         )
     yield (
         f"steps: {plan.steps_per_epoch:,} an epoch x {job.train.epochs} epochs = {plan.total_steps:,} "

@@ -55,7 +55,9 @@ def prepare_run(job: PretrainSpec, log: Callable[[str], None]) -> PreparedRun:
     """
     run_prepare(job.data.prepare, job.object_store, log)
     run = open_run(job)
-    indexes = tuple(_frozen_index(run, f"train-{i}", source, job, log) for i, source in enumerate(job.data.train))
+    indexes = tuple(
+        _frozen_index(run, f"train-{i}", source, job, log) for i, source in enumerate(job.data.train)
+    )
     plan = make_plan(job, indexes)
     stream = Stream(
         plan=plan,

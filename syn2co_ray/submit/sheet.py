@@ -27,7 +27,9 @@ def first_views(prepared: PreparedRun) -> bytes:
         for read in (read for read in reads if read.source == source):
             if wanted <= 0:
                 break
-            table = read_fragments(index, [(read.fragment, read.rows[:wanted])], job.object_store, threads=1)[0]
+            table = read_fragments(index, [(read.fragment, read.rows[:wanted])], job.object_store, threads=1)[
+                0
+            ]
             rows += table.select(["key", "image"]).to_pylist()
             wanted -= table.num_rows
     shown = []
@@ -36,5 +38,7 @@ def first_views(prepared: PreparedRun) -> bytes:
             image = decode_rgb(row["image"] or b"", pixels_max=job.data.image_pixels_max)
         except UnreadableImage:
             continue
-        shown.append((row["key"], image, maker([image], [row["key"]], [0], np.zeros(1, dtype=int).tolist())[0]))
+        shown.append(
+            (row["key"], image, maker([image], [row["key"]], [0], np.zeros(1, dtype=int).tolist())[0])
+        )
     return views_sheet_png(shown)

@@ -105,7 +105,9 @@ def load_checkpoint(run: Store, step: int) -> Checkpoint:
     store = run.child("checkpoints", f"step-{step:09d}")
     names = _found(run).get(step, set())
     if MANIFEST not in names:
-        raise CheckpointError(store.uri, "has no manifest (its writer was stopped)", "", "an older one is used")
+        raise CheckpointError(
+            store.uri, "has no manifest (its writer was stopped)", "", "an older one is used"
+        )
     manifest = json.loads(read_bytes(store, MANIFEST))
     data = {}
     for name, expected in manifest.items():
@@ -128,7 +130,7 @@ def load_checkpoint(run: Store, step: int) -> Checkpoint:
 
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     """Optimizer state as tensors called `<parameter name>/<state name>`, on the CPU."""
-    names = {parameter: name for name, parameter in model.named_parameters()}
+    names: dict[torch.Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     return {
         f"{names[parameter]}/{key}": torch.as_tensor(value).detach().cpu()
         for parameter, state in optimizer.state.items()

@@ -36,7 +36,7 @@ class TrainContext:
     world_size: int
     device: torch.device
     records: Callable[[int], Iterator[StepRecords]]
-    control_group: dist.ProcessGroup | None = None
+    control_group: Any = None
     show: Callable[[dict[str, Any]], None] = lambda progress: None
     stop_requested: Callable[[], bool] = lambda: False
     keys_seen: Callable[[int, list[str]], None] | None = None

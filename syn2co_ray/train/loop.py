@@ -94,7 +94,10 @@ class TrainLoop:
             self._after_step(outcome, time.perf_counter() - started, waited_s)
             if self.step % self.steps_per_epoch == 0:
                 self._after_epoch(self.step // self.steps_per_epoch)
-            elif self.job.train.checkpoint.every_steps and self.step % self.job.train.checkpoint.every_steps == 0:
+            elif (
+                self.job.train.checkpoint.every_steps
+                and self.step % self.job.train.checkpoint.every_steps == 0
+            ):
                 self._checkpoint()
         return self._outcome(status)
 
@@ -119,7 +122,9 @@ class TrainLoop:
             if batch is None:
                 raise DataError("data stream", f"ended before step {self.step}", "", "resume the run")
             if batch.step != self.step:
-                raise DataError("data stream", f"gave step {batch.step} at step {self.step}", "", "resume the run")
+                raise DataError(
+                    "data stream", f"gave step {batch.step} at step {self.step}", "", "resume the run"
+                )
         except Syn2coError as error:
             failure = error
         stop_asked = self.is_first and self.context.stop_requested()
@@ -168,12 +173,14 @@ class TrainLoop:
         if self.is_first:
             row = self._metrics_row(outcome, step_time_s, waited_s)
             self.metrics.append(row)
-            self.context.show({**row, "total_steps": self.trainer.total_steps, "epochs": self.job.train.epochs})
+            self.context.show(
+                {**row, "total_steps": self.trainer.total_steps, "epochs": self.job.train.epochs}
+            )
         if self.skipped_in_a_row > self.job.train.nonfinite_steps_max:
             self._write_metrics()
             raise TrainingError(
                 "train",
-                f"loss or gradient not finite in {self.skipped_in_a_row} steps in a row, up to step {self.step}",
+                f"loss or gradient not finite in {self.skipped_in_a_row} steps in a row, last {self.step}",
                 f"at most train.nonfinite_steps_max = {self.job.train.nonfinite_steps_max}",
                 "the newest checkpoint in the run folder is good; lower train.optimizer.learning_rate_base "
                 "or lengthen the warm-up",

@@ -12,7 +12,8 @@ from ..spec.train import IMAGES_PER_STEP_OF_BASE_RATE, OptimizerSpec
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
     """Trainable parameters in two groups: matrices decay, 1-D parameters and biases do not."""
-    decayed, free = [], []
+    decayed: list[nn.Parameter] = []
+    free: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             (free if parameter.ndim <= 1 or name.endswith(".bias") else decayed).append(parameter)
@@ -35,7 +36,8 @@ def learning_rate(
     """
     scale = images_per_step_global / IMAGES_PER_STEP_OF_BASE_RATE
     peak, start, low = (
-        scale * rate for rate in (spec.learning_rate_base, spec.learning_rate_warmup_base, spec.learning_rate_min_base)
+        scale * rate
+        for rate in (spec.learning_rate_base, spec.learning_rate_warmup_base, spec.learning_rate_min_base)
     )
     warmup_steps = spec.warmup_epochs * steps_per_epoch
     if step < warmup_steps:

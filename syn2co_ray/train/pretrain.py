@@ -52,7 +52,7 @@ class PretrainRun:
 
     def start(self) -> None:
         """Start the trainer in a thread: Ray's own signal handling stays out of the way, ours saves state."""
-        self.board = Board.remote()
+        self.board = Board.remote()  # type: ignore[attr-defined]
         self._thread = threading.Thread(target=self._fit, name="trainer", daemon=True)
         self._thread.start()
 
@@ -78,7 +78,9 @@ class PretrainRun:
         if self._error is not None:
             raise _readable(self._error) from self._error
         if self._answer is None:
-            raise TrainingError("train", "the run ended without a result", "", "see the Ray logs; resume the run")
+            raise TrainingError(
+                "train", "the run ended without a result", "", "see the Ray logs; resume the run"
+            )
         if "error" in self._answer:
             raise self._answer["error"]
         return self._answer

@@ -32,7 +32,9 @@ class RunFolder:
 
     def write_json(self, name: str, value: Any) -> None:
         folder, _, file = name.rpartition("/")
-        publish_bytes(self.store.child(folder) if folder else self.store, file, json.dumps(value, indent=1).encode())
+        publish_bytes(
+            self.store.child(folder) if folder else self.store, file, json.dumps(value, indent=1).encode()
+        )
 
     def write_json_lines(self, name: str, rows: list[dict[str, Any]]) -> None:
         folder, _, file = name.rpartition("/")

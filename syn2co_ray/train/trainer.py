@@ -21,7 +21,7 @@ from .context import TrainContext
 from .optimizer import build_optimizer, learning_rate
 
 _RENAMED = "forward_sync_buffers" in inspect.signature(DistributedDataParallel.__init__).parameters
-NO_BUFFER_BROADCAST = {"forward_sync_buffers" if _RENAMED else "broadcast_buffers": False}
+NO_BUFFER_BROADCAST: dict[str, Any] = {"forward_sync_buffers" if _RENAMED else "broadcast_buffers": False}
 """Queues and batch statistics are equal on all ranks by construction: there is nothing to broadcast.
 (torch renamed the argument in 2.14 or so; both names are tried so that 2.11 works as well.)"""
 
@@ -91,7 +91,8 @@ class StepTrainer:
         self.optimizer.zero_grad(set_to_none=True)
         output.loss.backward()
         norm = nn.utils.clip_grad_norm_(
-            [p for p in self.method.parameters() if p.requires_grad], self.job.train.optimizer.gradient_clip_norm
+            [p for p in self.method.parameters() if p.requires_grad],
+            self.job.train.optimizer.gradient_clip_norm,
         ).item()
         (loss_sum,) = self.context.summed(output.loss.item())
         loss = loss_sum / self.context.world_size
@@ -136,7 +137,11 @@ def _device_views(views: np.ndarray, device: torch.device) -> list[torch.Tensor]
 
 
 def _running_statistics(method: nn.Module) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    named = [(name, buffer) for name, buffer in method.named_buffers() if "running_" in name or "num_batches" in name]
+    named = [
+        (name, buffer)
+        for name, buffer in method.named_buffers()
+        if "running_" in name or "num_batches" in name
+    ]
     return [(buffer, buffer.clone()) for _, buffer in named]
 
 

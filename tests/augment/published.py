@@ -36,7 +36,7 @@ def published_view(image: np.ndarray, view: ViewParameters, image_size: int) -> 
 
 
 def pillow_resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+    return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
 
 
 def difference(one: np.ndarray, other: np.ndarray) -> np.ndarray:

@@ -46,7 +46,13 @@ WORLD_SIZE = 2
 def views_in_memory(job: PretrainSpec) -> list[np.ndarray]:
     """A few steps' uint8 views (images_per_rank, 2, 3, S, S), reused in turn."""
     generator = np.random.default_rng(0)
-    shape = (job.train.images_per_step_global // WORLD_SIZE, 2, 3, job.augment.image_size, job.augment.image_size)
+    shape = (
+        job.train.images_per_step_global // WORLD_SIZE,
+        2,
+        3,
+        job.augment.image_size,
+        job.augment.image_size,
+    )
     return [generator.integers(0, 256, size=shape, dtype=np.uint8) for _ in range(8)]
 
 
@@ -99,7 +105,9 @@ def our_loop(job: PretrainSpec, rank: int, group: Any, views: list[np.ndarray], 
 
 
 def rank_main(rank: int, world_size: int, group: Any) -> list[tuple[float, float]]:
-    job = load_job(ROOT / "jobs/quickstart.yaml", ["train.epochs=1", "train.optimizer.warmup_epochs=0", "data.eval=null"])
+    job = load_job(
+        ROOT / "jobs/quickstart.yaml", ["train.epochs=1", "train.optimizer.warmup_epochs=0", "data.eval=null"]
+    )
     views = views_in_memory(job)
     rounds = []
     for _ in range(ROUNDS):

@@ -217,7 +217,9 @@ def test_decode_cmyk_jpeg_keeps_its_colours() -> None:
 def test_decode_checks_pixels_before_decoding(image_type: str) -> None:
     content = encoded(photo(), image_type)
     assert decode_rgb(content, pixels_max=4800).shape == (60, 80, 3)
-    with pytest.raises(UnreadableImage, match="^header claims 80x60 pixels, more than image_pixels_max 4799$"):
+    with pytest.raises(
+        UnreadableImage, match="^header claims 80x60 pixels, more than image_pixels_max 4799$"
+    ):
         decode_rgb(content, pixels_max=4799)
 
 
@@ -254,7 +256,9 @@ def test_decode_refuses_truncated_files_whatever_pillow_was_told(
     assert ImageFile.LOAD_TRUNCATED_IMAGES is pillow_fills_in
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"BM", b"RIFF\0\0\0\0WEBP", b"II*\0"])
+@pytest.mark.parametrize(
+    "content", [b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"BM", b"RIFF\0\0\0\0WEBP", b"II*\0"]
+)
 def test_decode_refuses_bare_signatures(content: bytes) -> None:
     with pytest.raises(UnreadableImage) as caught:
         decode_rgb(content, pixels_max=PIXELS_MAX)

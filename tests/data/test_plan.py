@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -10,7 +12,9 @@ from syn2co_ray.data.plan import Plan
 FRAGMENTS = (np.array([100, 57, 31, 64, 90, 12, 77, 40]), np.array([33, 20, 41]))
 
 
-def make(seed=0, shares=(None, None), images_per_epoch=None, batch=32, window=128, epochs=3, rows=FRAGMENTS) -> Plan:
+def make(
+    seed=0, shares=(None, None), images_per_epoch=None, batch=32, window=128, epochs=3, rows=FRAGMENTS
+) -> Plan:
     return Plan(seed, epochs, batch, window, rows, shares, images_per_epoch)
 
 
@@ -24,7 +28,9 @@ def steps_of(plan: Plan, first_window: int = 0) -> dict[int, list[tuple[int, int
         batch = plan.images_per_step_global
         for offset in range(window.steps):
             places = range(offset * batch, (offset + 1) * batch)
-            steps[window.first_step + offset] = [(*records[window.take[i]], int(window.repeat[i])) for i in places]
+            steps[window.first_step + offset] = [
+                (*records[window.take[i]], int(window.repeat[i])) for i in places
+            ]
     return steps
 
 
@@ -108,7 +114,7 @@ def test_windows_can_be_asked_in_any_order():
 def test_neighbouring_windows_share_at_most_a_border_fragment_of_each_source():
     plan = make(epochs=1)
     reads = [{(r.source, r.fragment) for r in plan.window(n).reads} for n in range(plan.windows_per_epoch)]
-    for left, right in zip(reads, reads[1:], strict=False):
+    for left, right in itertools.pairwise(reads):
         assert len(left & right) <= len(FRAGMENTS)
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from syn2co_ray.storage.run_layout import eval_file, steps_file
 from syn2co_ray.spec.data import ObjectStoreSpec
 from syn2co_ray.storage import Store, open_store
+from syn2co_ray.storage.run_layout import eval_file, steps_file
 
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="

@@ -8,8 +8,8 @@ import math
 import pytest
 
 from syn2co_ray.report.run_files import load_run_files
-from syn2co_ray.storage.run_layout import steps_file
 from syn2co_ray.spec.errors import StorageError
+from syn2co_ray.storage.run_layout import steps_file
 
 
 def test_finished_run_every_file_is_read(finished):

@@ -9,7 +9,11 @@ import pytest
 from syn2co_ray.spec import errors
 from syn2co_ray.spec.errors import Fault, SpecError, Syn2coError
 
-CLASSES = [c for c in vars(errors).values() if isinstance(c, type) and issubclass(c, Syn2coError) and c is not SpecError]
+CLASSES = [
+    c
+    for c in vars(errors).values()
+    if isinstance(c, type) and issubclass(c, Syn2coError) and c is not SpecError
+]
 
 
 def test_the_tree_is_not_empty():

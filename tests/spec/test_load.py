@@ -57,7 +57,9 @@ def test_every_job_in_the_project_is_valid():
 
 
 def test_unknown_keys_name_their_neighbour_and_their_line():
-    found = faults(MINIMAL.replace("epochs: 10", "epoch: 10").replace("uri: images", "uri: images, formt: parquet"))
+    found = faults(
+        MINIMAL.replace("epochs: 10", "epoch: 10").replace("uri: images", "uri: images, formt: parquet")
+    )
     assert "job.yaml:16: train.epoch: unknown key" in found["train.epoch"]
     assert "did you mean epochs?" in found["train.epoch"]
     assert "job.yaml:7: data.train.0.formt" in found["data.train.0.formt"]

@@ -87,9 +87,9 @@ def test_list_of_missing_empty_or_file_place_says_so(place: str) -> None:
     publish_bytes(store, "emptied/file", b"x")
     delete(store, "emptied/file")
     publish_bytes(store, "file", b"x")
-    with pytest.raises(StorageError, match="there is no such (folder|prefix)"):
+    with pytest.raises(StorageError, match=r"there is no such (folder|prefix)"):
         list_files(store.child("nowhere"))
-    with pytest.raises(StorageError, match="the (folder|prefix) is empty"):
+    with pytest.raises(StorageError, match=r"the (folder|prefix) is empty"):
         list_files(store.child("emptied"))
     with pytest.raises(StorageError, match="it is a file, not a folder"):
         list_files(store.child("file"))
@@ -125,7 +125,9 @@ def test_memory_store_round_trip() -> None:
 
 
 @pytest.mark.parametrize("failing_call", ["fsync", "replace"])
-def test_local_failure_keeps_old_bytes_and_leaves_no_rest(tmp_path: Path, monkeypatch, failing_call: str) -> None:
+def test_local_failure_keeps_old_bytes_and_leaves_no_rest(
+    tmp_path: Path, monkeypatch, failing_call: str
+) -> None:
     store = open_store(str(tmp_path), OPTIONS)
     publish_bytes(store, "file", b"old")
 
@@ -172,7 +174,9 @@ def cutting(s3_environment):
 # In the request that starts the upload, in a first and a last part.
 @pytest.mark.object_store
 @pytest.mark.parametrize("forward_bytes", [300, PART_BYTES // 2, 3 * PART_BYTES - 100])
-def test_upload_that_fails_in_the_middle_keeps_the_old_object(cutting, monkeypatch, forward_bytes: int) -> None:
+def test_upload_that_fails_in_the_middle_keeps_the_old_object(
+    cutting, monkeypatch, forward_bytes: int
+) -> None:
     direct = open_store("s3://cut", OPTIONS)
     publish_bytes(direct, "object", b"old")
     monkeypatch.setattr(filesystem, "S3_ATTEMPTS", 1)

@@ -44,7 +44,12 @@ def run_ranks(worker: Callable[..., Any], world_size: int, folder: Path, *argume
 
 
 def _rank(
-    worker: Callable[..., Any], rank: int, world_size: int, rendezvous: Path, answers: Any, arguments: tuple[Any, ...]
+    worker: Callable[..., Any],
+    rank: int,
+    world_size: int,
+    rendezvous: Path,
+    answers: Any,
+    arguments: tuple[Any, ...],
 ) -> None:
     torch.set_num_threads(1)
     try:

@@ -28,7 +28,9 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def rank_of_tiny_run(rank: int, world_size: int, group: Any, folder: Path) -> tuple[dict[int, float], dict[int, list]]:
+def rank_of_tiny_run(
+    rank: int, world_size: int, group: Any, folder: Path
+) -> tuple[dict[int, float], dict[int, list]]:
     keys: dict[int, list[str]] = {}
     run = prepared(folder / f"rank-{rank}-of-{world_size}")
     loop = local_loop(run, rank=rank, world_size=world_size, control_group=group, keys_seen=keys.__setitem__)
@@ -103,7 +105,11 @@ def test_a_non_finite_step_changes_nothing_and_is_counted(tmp_path):
         broken.copy_(kept)
     assert outcome.skipped
     after = loop.trainer.method.state_dict()
-    online = [n for n in before if "queue" in n or "running" in n or n.startswith(("encoder", "projector", "predictor"))]
+    online = [
+        n
+        for n in before
+        if "queue" in n or "running" in n or n.startswith(("encoder", "projector", "predictor"))
+    ]
     assert online
     assert all(torch.equal(before[name], after[name]) for name in online)
 
@@ -165,7 +171,9 @@ def spoil(folder: Path, share: float) -> None:
             number += 1
             images.append(image[: len(image) // 2] if number % round(1 / share) == 0 else image)
         column = table.schema.get_field_index("image")
-        table = table.set_column(column, table.schema.field(column), pa.array(images, table.schema.field(column).type))
+        table = table.set_column(
+            column, table.schema.field(column), pa.array(images, table.schema.field(column).type)
+        )
         pq.write_table(table, path, row_group_size=64)
 
 
@@ -177,7 +185,9 @@ def test_unreadable_images_are_replaced_counted_and_listed(tmp_path):
     outcome = local_loop(run, keys_seen=keys.__setitem__).run_to_end()
     assert outcome.status == "finished"
     assert {len(k) for k in keys.values()} == {32}
-    listed = [json.loads(line) for line in (Path(run.run.store.path) / "quarantine.jsonl").read_text().splitlines()]
+    listed = [
+        json.loads(line) for line in (Path(run.run.store.path) / "quarantine.jsonl").read_text().splitlines()
+    ]
     assert 0 < len(listed) <= outcome.quarantined_images
     assert all(entry["reason"] and entry["source"].endswith("digits/train") for entry in listed)
     trained = {key for step in keys.values() for key in step}
@@ -191,7 +201,9 @@ def test_unreadable_images_are_replaced_counted_and_listed(tmp_path):
 def test_too_many_unreadable_images_stop_the_run(tmp_path):
     prepared(tmp_path)
     spoil(tmp_path, 1 / 10)
-    with pytest.raises(DataError, match=r"images could not be read .*quarantine_share_max = 1.0%.*quarantine.jsonl"):
+    with pytest.raises(
+        DataError, match=r"images could not be read .*quarantine_share_max = 1.0%.*quarantine.jsonl"
+    ):
         local_loop(prepared(tmp_path, "name=spoilt", "data.prepare=[]")).run_to_end()
 
 

@@ -42,7 +42,7 @@ class _TarContents:
             self.skipped += 1
             self.skipped_members += [member.name for member in sample][: 100 - len(self.skipped_members)]
             return
-        first, end = sample[0].offset, max(member.offset_data + member.size for member in sample)
+        first, end = sample[0].offset, _end_byte(sample[-1])
         if not self.fragments or self.fragments[-1][0] == SAMPLES_PER_FRAGMENT:
             self.fragments.append((1, first, end))
         else:
@@ -96,7 +96,10 @@ class WebDatasetReader:
         """One range request, whichever rows are asked for."""
         file = store.child(index.files[index.fragment_file[fragment]])
         data = _read_range(file, index, fragment)
-        samples = _samples_with_image(data)
+        try:
+            samples = _samples_with_image(data)
+        except tarfile.TarError as error:
+            raise changed(index, fragment, f"no samples where they were ({error})") from error
         if len(samples) != index.fragment_rows[fragment]:
             raise changed(index, fragment, f"{len(samples)} samples")
         wanted = samples if rows is None else [samples[row] for row in rows]
@@ -121,7 +124,7 @@ def _scan_once(file: Store, size_bytes: int) -> _TarContents:
         stream = io.BufferedReader(raw, INDEX_BUFFER_BYTES)
         try:
             with tarfile.open(fileobj=stream, mode="r:") as tar:
-                for _, sample in groupby(_members(tar), key=lambda member: _key(member.name)):
+                for _, sample in groupby(_members(tar, size_bytes), key=_sample_key):
                     contents.add(list(sample))
                 end = tar.offset
         except tarfile.TarError as error:
@@ -142,14 +145,16 @@ def _truncated(file: Store, size_bytes: int, got: str) -> DataError:
     )
 
 
-def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+def _members(tar: tarfile.TarFile, size_bytes: int) -> Iterator[tarfile.TarInfo]:
     while (member := tar.next()) is not None:
+        if _end_byte(member) > size_bytes:
+            raise tarfile.ReadError(f"{member.name} should end at byte {_end_byte(member)}")
         tar.members.clear()  # type: ignore[attr-defined]  # tarfile remembers all members otherwise
         if member.isreg():
             yield member
 
 
-def _read_range(file: Store, index: SourceIndex, fragment: int) -> memoryview:
+def _read_range(file: Store, index: SourceIndex, fragment: int) -> bytes:
     first, end = (int(index.reader_arrays[name][fragment]) for name in ("first_byte", "end_byte"))
     size_bytes = int(index.file_bytes[index.fragment_file[fragment]])
 
@@ -159,13 +164,23 @@ def _read_range(file: Store, index: SourceIndex, fragment: int) -> memoryview:
                 raise changed(index, fragment, f"{stream.size()} bytes instead of {size_bytes}")
             return stream.read_at(end - first, first)
 
-    return memoryview(with_retries(read, what=f"read {file.uri}"))
+    return with_retries(read, what=f"read {file.uri}")
 
 
-def _samples_with_image(data: memoryview) -> list[list[tarfile.TarInfo]]:
+def _samples_with_image(data: bytes) -> list[list[tarfile.TarInfo]]:
     with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
-        samples = [list(sample) for _, sample in groupby(_members(tar), key=lambda member: _key(member.name))]
+        samples = [list(sample) for _, sample in groupby(_members(tar, len(data)), key=_sample_key)]
     return [sample for sample in samples if any(_is_image(member) for member in sample)]
+
+
+def _end_byte(member: tarfile.TarInfo) -> int:
+    # Data are filled up to whole blocks. Links and folders have none, whatever their size says.
+    blocks = -(-member.size // tarfile.BLOCKSIZE) if member.isreg() else 0
+    return member.offset_data + blocks * tarfile.BLOCKSIZE
+
+
+def _sample_key(member: tarfile.TarInfo) -> str:
+    return _key(member.name)
 
 
 def _key(name: str) -> str:
@@ -181,11 +196,11 @@ def _is_image(member: tarfile.TarInfo) -> bool:
     return _ending(member) in IMAGE_EXTENSIONS
 
 
-def _bytes(data: memoryview, member: tarfile.TarInfo) -> bytes:
-    return bytes(data[member.offset_data : member.offset_data + member.size])
+def _bytes(data: bytes, member: tarfile.TarInfo) -> bytes:
+    return data[member.offset_data : member.offset_data + member.size]
 
 
-def _label(data: memoryview, sample: list[tarfile.TarInfo], file: Store) -> str | None:
+def _label(data: bytes, sample: list[tarfile.TarInfo], file: Store) -> str | None:
     members = {_ending(member): member for member in sample}
     try:
         if "cls" in members:
