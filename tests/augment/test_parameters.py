@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,13 +21,13 @@ from syn2co_ray.augment.parameters import (
 )
 from syn2co_ray.augment.recipes import RECIPES, ViewRecipe
 
-NAME = {"seed": 3, "epoch": 5, "key": "n01440764/10026.jpg", "repeat": 0, "view": 1}
+NAME: dict[str, Any] = {"seed": 3, "epoch": 5, "key": "n01440764/10026.jpg", "repeat": 0, "view": 1}
 BYOL_1, BYOL_2 = RECIPES["byol"]
 SAMPLES = 3000
 P_VALUE_MIN = 1e-3  # seeds are fixed: a right implementation passes always
 
 
-def draw(recipe: ViewRecipe = BYOL_2, height: int = 375, width: int = 500, **name: object) -> ViewParameters:
+def draw(recipe: ViewRecipe = BYOL_2, height: int = 375, width: int = 500, **name: Any) -> ViewParameters:
     return draw_view_parameters(recipe, image_height=height, image_width=width, **{**NAME, **name})
 
 
@@ -49,7 +50,7 @@ def test_draw_depends_on_every_part_of_the_name(change: dict) -> None:
 
 
 def test_draw_names_are_not_confused_by_joining() -> None:
-    names = [
+    names: list[dict[str, Any]] = [
         {"epoch": 1, "repeat": 11},
         {"epoch": 11, "repeat": 1},
         {"epoch": 1, "repeat": 1, "key": "1\x1f1"},
@@ -142,8 +143,15 @@ def test_operations_are_independent_of_each_other() -> None:
     views = draw_many(replace(BYOL_2, blur_probability=0.5, solarise_probability=0.5, jitter_probability=0.5))
     columns = np.array(
         [
-            [view.flip, view.grey, view.blur_sigma is not None, view.solarise_threshold is not None]
-            + [view.jitter is not None, view.height * view.width, view.top / (376 - view.height)]
+            [
+                view.flip,
+                view.jitter is not None,
+                view.grey,
+                view.blur_sigma is not None,
+                view.solarise_threshold is not None,
+                view.height * view.width,
+                view.top / (376 - view.height),
+            ]
             for view in views
         ],
         dtype=float,

@@ -61,4 +61,5 @@ def test_zero_is_a_value_and_not_left_out() -> None:
 
 @pytest.mark.parametrize("recipe", sorted(RECIPES))
 def test_every_recipe_is_offered_by_the_spec(recipe: str) -> None:
-    assert resolve_recipe(AugmentSpec(recipe=recipe, image_size=224)) == RECIPES[recipe]
+    spec = AugmentSpec.model_validate({"recipe": recipe, "image_size": 224})
+    assert resolve_recipe(spec) == RECIPES[recipe]

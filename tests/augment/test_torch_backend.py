@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -38,7 +40,7 @@ def drawn(images: list[np.ndarray], recipe: str, draws: int) -> tuple[list[np.nd
     repeated, parameters = [], []
     for number, image in enumerate(images * draws):
         for view, view_recipe in enumerate(RECIPES[recipe]):
-            name = {"seed": 1, "epoch": 2, "key": str(number), "repeat": 0, "view": view}
+            name: dict[str, Any] = {"seed": 1, "epoch": 2, "key": str(number), "repeat": 0, "view": view}
             height, width = image.shape[:2]
             parameters.append(
                 draw_view_parameters(view_recipe, image_height=height, image_width=width, **name)
@@ -127,7 +129,7 @@ def test_filter_weights_sum_to_one_exactly() -> None:
 @pytest.mark.parametrize("recipe", sorted(RECIPES))
 @pytest.mark.parametrize("image_size", [128, 32])
 def test_whole_views_agree_with_torchvision(photos: list[np.ndarray], recipe: str, image_size: int) -> None:
-    check_whole_views(*drawn(photos, recipe, 6), image_size)
+    check_whole_views(*drawn(photos, recipe, 3), image_size)
 
 
 def test_whole_views_of_real_photos_agree_with_torchvision(caltech_photos: list[np.ndarray]) -> None:
@@ -145,9 +147,9 @@ def check_whole_views(images: list[np.ndarray], parameters: list[ViewParameters]
 
 
 def test_backends_agree(photos: list[np.ndarray]) -> None:
-    images, parameters = drawn(photos, "byol", 8)
-    by_torch = backend.apply_views(images, parameters, 224, CPU).numpy()
-    by_opencv = np.stack([apply_view(image, p, 224) for image, p in zip(images, parameters, strict=True)])
+    images, parameters = drawn(photos, "byol", 6)
+    by_torch = backend.apply_views(images, parameters, 160, CPU).numpy()
+    by_opencv = np.stack([apply_view(image, p, 160) for image, p in zip(images, parameters, strict=True)])
     levels = difference(by_torch, by_opencv)
     assert levels.mean() < 1.0
     assert levels.mean(axis=(1, 2, 3)).max() < 3
@@ -157,19 +159,20 @@ def test_backends_agree(photos: list[np.ndarray]) -> None:
 def test_views_do_not_depend_on_the_batch_bit_for_bit(
     photos: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    images, parameters = drawn(photos, "byol", 5)
+    images, parameters = drawn(photos, "byol", 3)
     together = backend.apply_views(images, parameters, 64, CPU)
     backwards = backend.apply_views(images[::-1], parameters[::-1], 64, CPU)
     assert torch.equal(backwards.flip(0), together)
     alone = [backend.apply_views([image], [p], 64, CPU) for image, p in zip(images, parameters, strict=True)]
     assert torch.equal(torch.cat(alone), together)
-    monkeypatch.setattr(backend, "CROP_PIXELS_MAX", 200_000)  # several groups of crops
+    monkeypatch.setattr(backend, "CROP_PIXELS_MAX", 100_000)  # several groups of crops
     assert torch.equal(backend.apply_views(images, parameters, 64, CPU), together)
 
 
 def test_groups_hold_every_row_once_within_the_limit() -> None:
     random = np.random.default_rng(0)
-    parameters = [ViewParameters(0, 0, *map(int, random.integers(1, 4000, 2))) for _ in range(60)]
+    sizes = random.integers(1, 4000, (60, 2)).tolist()
+    parameters = [ViewParameters(0, 0, height, width) for height, width in sizes]
     groups = list(backend._groups_of_like_size(parameters))
     assert sorted(row for rows in groups for row in rows) == list(range(60))
     assert len(groups) > 5

@@ -92,7 +92,8 @@ def test_views_of_extreme_shapes(maker: ViewMaker, shape: tuple[int, int]) -> No
 def test_auto_backend_is_torch_only_for_actors_with_gpus() -> None:
     def backend_of(name: str, gpus_each: float) -> str:
         actors = Pool(min=1, max=1, gpus_each=gpus_each)
-        return ViewMaker(AugmentSpec(image_size=32, backend=name, actors=actors), seed=0).backend
+        spec = AugmentSpec.model_validate({"image_size": 32, "backend": name, "actors": actors})
+        return ViewMaker(spec, seed=0).backend
 
     assert backend_of("auto", 0.0) == "opencv"
     assert backend_of("auto", 0.25) == "torch"

@@ -56,7 +56,7 @@ def sample_jpegs(count: int) -> list[bytes]:
     for number in range(count):
         width, height = (375, 500) if number % 4 == 3 else (500, 375)
         photo = photos[number % 2]
-        left, top = random.integers(photo.width - width), random.integers(photo.height - height)
+        left, top = int(random.integers(photo.width - width)), int(random.integers(photo.height - height))
         buffer = io.BytesIO()
         photo.crop((left, top, left + width, top + height)).save(buffer, "JPEG", quality=90)
         jpegs.append(buffer.getvalue())

@@ -286,6 +286,7 @@ def test_decode_changed_bytes_give_an_image_or_unreadable_and_nothing_else(image
 
 
 def test_unreadable_image_survives_pickling() -> None:
-    error = pickle.loads(pickle.dumps(UnreadableImage("truncated JPEG")))
-    assert isinstance(error, ValueError)
+    error: object = pickle.loads(pickle.dumps(UnreadableImage("truncated JPEG")))
+    assert issubclass(UnreadableImage, ValueError)
+    assert isinstance(error, UnreadableImage)
     assert (type(error), error.reason, str(error)) == (UnreadableImage, "truncated JPEG", "truncated JPEG")
