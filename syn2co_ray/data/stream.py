@@ -37,6 +37,8 @@ small images travel several steps at a time."""
 
 READ_THREADS = 8
 
+WINDOWS_UP_FRONT_MAX = 4096
+
 BLOCK_SCHEMA = pa.schema(
     [
         ("epoch", pa.int64()),
@@ -117,11 +119,19 @@ def remaining_windows(plan: Plan, first_step: int) -> list[int]:
 
 
 def window_dataset(plan: Plan, first_step: int) -> ray.data.Dataset:
-    """The windows that remain, as a data set of one small block."""
-    windows = remaining_windows(plan, first_step)
-    dataset = ray.data.from_items([{"window": number} for number in windows], override_num_blocks=1)
+    """The windows that remain, a block each, so that each is a read task of its own.
+
+    Ray makes blocks of items up front. A long run has too many windows for that: they go in as one
+    block, which a stage of its own takes apart while the run goes on.
+    """
+    windows = [{"window": number} for number in remaining_windows(plan, first_step)]
+    if len(windows) <= WINDOWS_UP_FRONT_MAX:
+        dataset = ray.data.from_items(windows, override_num_blocks=max(1, len(windows)))
+        configure_context(dataset.context)
+        return dataset
+    dataset = ray.data.from_items(windows, override_num_blocks=1)
     configure_context(dataset.context)
-    return dataset
+    return dataset.map_batches(_each_window, batch_size=None, batch_format="pyarrow", num_cpus=0.001)
 
 
 def configure_context(context: ray.data.DataContext) -> None:
@@ -161,25 +171,22 @@ def rank_streams(
         One iterator a rank, each a row a block.
     """
     # Equal resources would let Ray fuse reading into the actors, and windows would be read in turn.
-    reader_cpus = reader_cpus_each + (1e-3 if reader_cpus_each == pool.cpus_each else 0.0)
-    blocks = (
-        windows.map_batches(_each_window, batch_size=None, batch_format="pyarrow", num_cpus=0.001)
-        .map_batches(
-            _read_blocks,
-            batch_size=1,
-            batch_format="pyarrow",
-            fn_kwargs={"boxed": [stream_ref], "world_size": world_size, "first_step": first_step},
-            num_cpus=reader_cpus,
-        )
-        .map_batches(
-            view_actor,
-            fn_constructor_kwargs=view_actor_arguments,
-            batch_size=1,
-            batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(min_size=pool.min, max_size=pool.max),
-            num_cpus=pool.cpus_each,
-            num_gpus=pool.gpus_each,
-        )
+    # A little less, never more: the job was planned to fit the cluster to the last CPU.
+    reader_cpus = reader_cpus_each * (0.999 if reader_cpus_each == pool.cpus_each else 1.0)
+    blocks = windows.map_batches(
+        _read_blocks,
+        batch_size=1,
+        batch_format="pyarrow",
+        fn_kwargs={"boxed": [stream_ref], "world_size": world_size, "first_step": first_step},
+        num_cpus=reader_cpus,
+    ).map_batches(
+        view_actor,
+        fn_constructor_kwargs=view_actor_arguments,
+        batch_size=1,
+        batch_format="pyarrow",
+        compute=ray.data.ActorPoolStrategy(min_size=pool.min, max_size=pool.max),
+        num_cpus=pool.cpus_each,
+        num_gpus=pool.gpus_each,
     )
     configure_context(blocks.context)
     return blocks.streaming_split(world_size, equal=True)

@@ -16,8 +16,7 @@ from torch import Tensor
 from ..augment.eval_view import eval_view
 from ..data.decode import UnreadableImage, decode_rgb
 from ..data.index import SourceIndex, read_fragments
-from ..spec.data import ObjectStoreSpec
-from ..spec.errors import DataError
+from .labelled import LabelledSet, unlabelled
 
 RAW_PIXELS_SIZE_MAX = 32
 """Raw pixels are compared at this height and width at most (3,072 features)."""
@@ -39,17 +38,6 @@ class Ranks(Protocol):
 
 
 @dataclass(frozen=True)
-class LabelledSet:
-    """Indexed sources whose records all have labels, and how their images are read."""
-
-    indexes: tuple[SourceIndex, ...]
-    object_store: ObjectStoreSpec
-    image_size: int
-    image_pixels_max: int
-    images_per_batch: int
-
-
-@dataclass(frozen=True)
 class FeatureChunk:
     """Features of some records: `numbers` (n,) their places in the set, `labels` (n,) int64 hashes."""
 
@@ -61,18 +49,6 @@ class FeatureChunk:
 def label_hash(label: str) -> int:
     """A class as 63 bits: equal on every rank without a common table of classes."""
     return int.from_bytes(hashlib.blake2b(label.encode(), digest_size=8).digest(), "big") >> 1
-
-
-def check_labelled(labelled: LabelledSet, where: str) -> None:
-    """Look at the first record of each source, so that a set without labels is refused early.
-
-    Raises:
-        DataError: no label.
-    """
-    for index in labelled.indexes:
-        table = read_fragments(index, [(0, np.arange(1))], labelled.object_store, threads=1)[0]
-        if table["label"][0].as_py() is None:
-            raise _unlabelled(where, index, table["key"][0].as_py())
 
 
 def chunks(labelled: LabelledSet, embeds: dict[str, Embed], ranks: Ranks) -> Iterator[FeatureChunk]:
@@ -117,7 +93,7 @@ def raw_pixels(images: Tensor) -> Tensor:
 
 def _view(row: dict[str, Any], labelled: LabelledSet, index: SourceIndex) -> np.ndarray | None:
     if row["label"] is None:
-        raise _unlabelled("data.eval", index, row["key"])
+        raise unlabelled("data.eval", index, row["key"])
     try:
         image = decode_rgb(row["image"] or b"", pixels_max=labelled.image_pixels_max)
     except UnreadableImage:
@@ -137,12 +113,3 @@ def _groups(fragments: Sequence[int], rows: np.ndarray, images_per_batch: int) -
             group, held = [], 0
     if group:
         yield group
-
-
-def _unlabelled(where: str, index: SourceIndex, key: str) -> DataError:
-    return DataError(
-        where,
-        f"{index.source.uri}: record {key} has no label",
-        "a label for every record (label_column; class folders; .cls files)",
-        "name the label column, or leave data.eval out to train without evaluation",
-    )

@@ -16,8 +16,9 @@ from ..methods import Method, build_method
 from ..methods.normalise import normalise
 from ..spec.errors import DataError
 from ..spec.job import PretrainSpec
-from .features import Embed, FeatureChunk, LabelledSet, Ranks, chunks, raw_pixels
+from .features import Embed, FeatureChunk, Ranks, chunks, raw_pixels
 from .knn import Neighbours, StreamingKnn, knn_top1
+from .labelled import LabelledSet
 from .linear_probe import linear_probe
 
 TRAINED, RANDOM, PIXELS = "trained encoder", "random encoder", "raw pixels"

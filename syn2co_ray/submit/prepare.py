@@ -11,8 +11,7 @@ from ..data.index import SourceIndex, build_index, load_index, save_index
 from ..data.plan import Plan
 from ..data.prepare import run_prepare
 from ..data.stream import Stream
-from ..evaluate.features import LabelledSet, check_labelled
-from ..evaluate.protocols import Evaluation
+from ..evaluate.labelled import LabelledSet, check_labelled
 from ..spec.data import SourceSpec
 from ..spec.errors import Fault, SpecError
 from ..spec.job import PretrainSpec
@@ -25,13 +24,21 @@ VIEWS_PER_IMAGE = 2
 
 
 @dataclass(frozen=True)
+class EvaluationSets:
+    """Labelled images that k-NN and probe learn from, and those they classify."""
+
+    bank: LabelledSet
+    queries: LabelledSet
+
+
+@dataclass(frozen=True)
 class PreparedRun:
     """What is known and written before the cluster is asked for anything."""
 
     job: PretrainSpec
     run: RunFolder
     stream: Stream
-    evaluation: Evaluation | None
+    evaluation: EvaluationSets | None
 
     @property
     def plan(self) -> Plan:
@@ -113,7 +120,7 @@ def _frozen_index(
 
 def _evaluation(
     run: RunFolder, job: PretrainSpec, train: tuple[SourceIndex, ...], log: Callable[[str], None]
-) -> Evaluation | None:
+) -> EvaluationSets | None:
     if job.data.eval is None:
         return None
     queries = _labelled(job, (_frozen_index(run, "eval", job.data.eval, job, log),))
@@ -123,7 +130,7 @@ def _evaluation(
     else:
         bank = _labelled(job, tuple(index for index in train if index.source.origin == "real"))
     check_labelled(bank, "data.eval_bank" if job.data.eval_bank else "data.train (as the k-NN bank)")
-    return Evaluation(job, bank, queries)
+    return EvaluationSets(bank, queries)
 
 
 def _labelled(job: PretrainSpec, indexes: tuple[SourceIndex, ...]) -> LabelledSet:

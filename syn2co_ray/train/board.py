@@ -60,6 +60,10 @@ class BoardClient:
         self._asked_at = 0.0
         self._pending: Any = None
 
+    def mark(self, name: str) -> None:
+        """Note when a stage of the start-up ended."""
+        self.board.mark.remote(name, time.time())
+
     def show(self, progress: dict[str, Any]) -> None:
         """Post progress; steps are thinned to one a period, evaluations always pass."""
         now = time.monotonic()

@@ -12,7 +12,7 @@ from ..augment.actor import ViewActor
 from ..data.stream import rank_streams, window_dataset
 from ..spec.identity import spec_hash
 from ..spec.job import PretrainSpec
-from .checkpoint import newest_step
+from .checkpoint_files import newest_whole
 from .run_folder import RunFolder
 
 
@@ -23,7 +23,7 @@ class RemainingWindows:
         self.job, self.run, self.plan, self.board = job, run, plan, board
 
     def __call__(self) -> ray.data.Dataset:
-        first_step = newest_step(self.run.store, spec_hash(self.job))
+        first_step, _, _ = newest_whole(self.run.store, spec_hash(self.job))
         ray.get(self.board.begin.remote(first_step))
         return window_dataset(self.plan, first_step)
 

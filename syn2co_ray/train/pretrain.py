@@ -1,4 +1,8 @@
-"""A pre-training run on a Ray cluster: the trainer, its feed, and what the driver sees of it."""
+"""A pre-training run on a Ray cluster: the trainer, its feed, and what the driver sees of it.
+
+The trainer is Ray Train's framework-neutral one; workers join torch's process group themselves (see
+`process_group`), which keeps torch out of the driver and of Ray's controller.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from typing import Any
 import ray
 import ray.data
 import ray.train
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from ..data.stream import Stream
 from ..spec.errors import Syn2coError, TrainingError
@@ -19,7 +23,8 @@ from ..spec.job import PretrainSpec
 from .board import Board
 from .feed import PlanFeed, RemainingWindows
 from .run_folder import RunFolder
-from .worker import own_error, train_worker
+from .worker_stream import own_error
+from .worker_task import WorkerTask
 
 CONTROLLER_FAILURES_MAX = 3
 """Ray's default is to retry for ever when workers cannot be placed; a user should hear of it."""
@@ -34,17 +39,16 @@ class PretrainRun:
         run: its folder.
         stream: records in plan order.
         workers: number of DDP processes of this start.
-        evaluate: see `train.loop.Evaluate`.
-        finish: called on all ranks after the loop with (loop, outcome, context); its value on rank 0
-            becomes the run's results.
+        worker: function of a `WorkerTask` that every rank runs (see `train.worker.run_worker`).
+        extra: what that function finds in `WorkerTask.extra`.
     """
 
     job: PretrainSpec
     run: RunFolder
     stream: Stream
     workers: int
-    evaluate: Callable[..., Any] | None = None
-    finish: Callable[..., Any] | None = None
+    worker: Callable[[WorkerTask], dict[str, Any]]
+    extra: Any = None
     board: Any = field(init=False)
     _thread: threading.Thread = field(init=False)
     _answer: dict[str, Any] | None = field(default=None, init=False)
@@ -91,26 +95,22 @@ class PretrainRun:
         except BaseException as error:
             self._error = error
 
-    def _trainer(self) -> TorchTrainer:
+    def _trainer(self) -> DataParallelTrainer:
         train = self.job.train
         stream_ref = ray.put(self.stream)
         folder = self.run.store.child("ray_train")
-        return TorchTrainer(
-            train_worker,
+        return DataParallelTrainer(
+            _unpacked(self.worker),
             train_loop_config={
-                "job": self.job,
-                "run": self.run,
-                "board": self.board,
-                "steps_per_epoch": self.stream.plan.steps_per_epoch,
-                "evaluate": self.evaluate,
-                "finish": self.finish,
+                "task": WorkerTask(
+                    self.job, self.run, self.stream.plan.steps_per_epoch, self.board, self.extra
+                )
             },
             scaling_config=ray.train.ScalingConfig(
                 num_workers=self.workers,
                 use_gpu=train.workers.gpus_each > 0,
                 resources_per_worker=_resources(train.workers.cpus_each, train.workers.gpus_each),
             ),
-            torch_config=TorchConfig(timeout_s=int(train.collective_timeout_s)),
             run_config=ray.train.RunConfig(
                 # A name of its own for every start: what continues is our checkpoint, not Ray's snapshot.
                 name=f"start-{time.strftime('%Y%m%dT%H%M%S')}",
@@ -123,6 +123,15 @@ class PretrainRun:
             datasets={"train": RemainingWindows(self.job, self.run, self.stream.plan, self.board)},
             dataset_config=PlanFeed(self.job, stream_ref, self.board),
         )
+
+
+def _unpacked(worker: Callable[[WorkerTask], dict[str, Any]]) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Ray Train hands its workers a dict; ours take a task."""
+
+    def train_loop(config: dict[str, Any]) -> dict[str, Any]:
+        return worker(config["task"])
+
+    return train_loop
 
 
 def _resources(cpus: float, gpus: float) -> dict[str, float]:

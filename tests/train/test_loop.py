@@ -13,7 +13,8 @@ import torch
 from syn2co_ray.spec.errors import CheckpointError, DataError, TrainingError
 from syn2co_ray.spec.identity import spec_hash
 from syn2co_ray.storage import open_store
-from syn2co_ray.train.checkpoint import complete_steps, load_newest
+from syn2co_ray.train.checkpoint import load_newest
+from syn2co_ray.train.checkpoint_files import complete_steps
 
 from .gloo_ranks import run_ranks
 from .local_run import local_loop, prepared, tiny_job

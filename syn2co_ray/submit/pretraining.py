@@ -1,0 +1,88 @@
+"""The pre-training part of `syn2co run`: start the workers, show progress, write results and report."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+from ..storage import publish_bytes
+from ..storage.run_layout import RESULTS_FILE, VIEWS_FILE
+from ..train.pretrain import PretrainRun
+from .entry import pretrain_worker
+from .prepare import PreparedRun
+from .progress import Progress, duration
+from .sheet import first_views
+
+POLL_S = 0.25
+
+
+def train(
+    prepared: PreparedRun, workers: int, progress: Progress, stop: threading.Event, marks: dict[str, float]
+) -> dict[str, Any]:
+    run = PretrainRun(
+        prepared.job, prepared.run, prepared.stream, workers, pretrain_worker, extra=prepared.evaluation
+    )
+    started = time.time()
+    run.start()
+    publish_bytes(prepared.run.store, VIEWS_FILE, first_views(prepared))
+    asked = False
+    while not run.wait(POLL_S):
+        if stop.is_set() and not asked:
+            progress.log("stopping: publishing a checkpoint first (once more to stop at once)")
+            run.ask_to_stop()
+            asked = True
+        progress.show(run.look())
+    seen = run.look()
+    answer = run.result()
+    progress.show(seen)
+    for note in answer["outcome"]["notes"]:
+        progress.log(note)
+    marks.update(seen["marks"])
+    results = _results(answer, time.time() - started, marks)
+    prepared.run.write_json(RESULTS_FILE, results)
+    return results
+
+
+def _results(answer: dict[str, Any], wall_s: float, marks: dict[str, float]) -> dict[str, Any]:
+    outcome = answer["outcome"]
+    images_seen = outcome["images_seen"]
+    return {
+        "status": outcome["status"],
+        "steps": outcome["step"],
+        "rows": answer["results"] or [],
+        "images_per_s": outcome["images_per_s"],
+        "data_wait_share": outcome["data_wait_share"],
+        "device": answer["device"],
+        "wall_s": wall_s,
+        "startup_s": _startup(marks),
+        "quarantined": {
+            "count": outcome["quarantined_images"],
+            "share": outcome["quarantined_images"] / images_seen if images_seen else 0.0,
+        },
+        "resumed_from_steps": outcome["resumed_from_steps"],
+    }
+
+
+def _startup(marks: dict[str, float]) -> dict[str, float]:
+    """Seconds of each stage from the command to the first batch, in the order they ended."""
+    ordered = sorted(marks.items(), key=lambda mark: mark[1])
+    stages = {name: at - ordered[i][1] for i, (name, at) in enumerate(ordered[1:])}
+    return {**stages, "total": ordered[-1][1] - ordered[0][1]}
+
+
+def present(prepared: PreparedRun, results: dict[str, Any], progress: Progress) -> dict[str, Any]:
+    # matplotlib takes seconds to import; nothing needs it before the run has ended.
+    from ..report.page import write_report
+    from ..report.table import result_lines
+
+    report = write_report(prepared.run.store)
+    for line in result_lines(results):
+        progress.log(line)
+    startup = results["startup_s"].get("total", 0.0)
+    progress.log(
+        f"{results['images_per_s']:.0f} images/s, data wait {results['data_wait_share']:.1%}, "
+        f"first batch {startup:.0f} s after the command, {duration(results['wall_s'])} in all"
+    )
+    progress.log(f"report: {report}")
+    return {**results, "report": report}

@@ -1,0 +1,21 @@
+"""What a worker is told. Imports no torch: it is unpacked in Ray's controller on its way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ..spec.job import PretrainSpec
+from .run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class WorkerTask:
+    """A start of a run, as every rank gets it."""
+
+    job: PretrainSpec
+    run: RunFolder
+    steps_per_epoch: int
+    board: Any
+    extra: Any = None
+    """For the caller's worker function (such as the sets to evaluate on)."""
