@@ -128,3 +128,7 @@ def resolve(job: JobFile, overrides: Overrides = None, debug: Debug = False) -> 
         print(resolved_yaml(load_job(job, overrides or ())), end="")
 
     _guarded(work, debug)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,64 @@
+"""The command as a user types it: what needs no cluster."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+QUICKSTART = str(Path(__file__).resolve().parents[1] / "jobs/quickstart.yaml")
+
+
+def syn2co(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "syn2co_ray.cli", *words], capture_output=True, text=True, timeout=120
+    )
+
+
+def test_help_lists_the_commands_and_teaches_overrides():
+    assert {"run", "plan", "validate", "schema", "report"} <= set(syn2co("--help").stdout.split())
+    told = " ".join(syn2co("run", "--help").stdout.split())
+    assert "train.epochs=5" in told
+    assert "resumes a stopped run" in told
+    assert "Exit codes: 0 done, 2 bad spec" in told
+
+
+def test_validate_accepts_with_overrides_and_names_the_run():
+    done = syn2co("validate", QUICKSTART, "train.epochs=5", "seed=7")
+    assert done.returncode == 0
+    assert "valid; its run is quickstart-" in done.stdout
+
+
+def test_a_misspelt_key_is_exit_2_without_a_traceback():
+    done = syn2co("run", QUICKSTART, "train.epoch=5", "method.negatives.hardst=3")
+    assert done.returncode == 2
+    assert "did you mean epochs?" in done.stderr
+    assert "did you mean hardest?" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_debug_shows_the_traceback():
+    assert "Traceback" in syn2co("validate", QUICKSTART, "train.epoch=5", "--debug").stderr
+
+
+def test_schema_is_json_schema_and_resolve_is_a_job_file():
+    assert json.loads(syn2co("schema").stdout)["properties"]["kind"]["const"] == "pretrain"
+    resolved = yaml.safe_load(syn2co("resolve", QUICKSTART, "train.workers=1").stdout)
+    assert resolved["train"]["workers"] == {"min": 1, "max": 1, "cpus_each": 1.0, "gpus_each": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (("report", QUICKSTART, "name=never-run"), 2, "no such run"),
+        (("validate", "nothing.yaml"), 2, "examples are in jobs/"),
+    ],
+)
+def test_other_faults_say_what_to_do(words, code, says, tmp_path):
+    done = syn2co(*words, *([f"storage={tmp_path}"] if words[0] == "report" else []))
+    assert done.returncode == code
+    assert says in done.stderr
