@@ -40,7 +40,9 @@ def test_run_folder_holds_spec_provenance_and_index_before_training(tmp_path):
 
 def test_eval_set_without_labels_is_refused(tmp_path):
     uri = without_labels(tmp_path, "eval")
-    with pytest.raises(DataError, match=r"data.eval: .*has no label.*name the label column, or leave data.eval out"):
+    with pytest.raises(
+        DataError, match=r"data.eval: .*has no label.*name the label column, or leave data.eval out"
+    ):
         prepared(tmp_path, f"data.eval.uri={uri}")
 
 
@@ -56,7 +58,9 @@ def test_unlabelled_images_train_without_evaluation(tmp_path):
 
 
 def test_fewer_images_than_a_step_are_refused(tmp_path):
-    with pytest.raises(SpecError, match=r"train.images_per_step_global: 4096, but the sources hold 1408 images"):
+    with pytest.raises(
+        SpecError, match=r"train.images_per_step_global: 4096, but the sources hold 1408 images"
+    ):
         prepared(tmp_path, "train.images_per_step_global=4096", "data.images_per_epoch=null")
 
 

@@ -28,5 +28,7 @@ def test_the_largest_allowed_worker_count_that_fits_is_taken(cpus, workers):
 @pytest.mark.parametrize(("cpus", "gpus", "says"), [(3.4, 9, "3.4 CPUs"), (99, 0.4, "0.4 GPUs")])
 def test_what_cannot_be_scheduled_is_refused_with_the_sum_and_what_to_do(cpus, gpus, says):
     job = tiny_job(Path("x"), *POOLS, "train.workers=2")
-    with pytest.raises(ResourceError, match=rf"ask for 3.5 CPUs and 0.5 GPUs .*at most the cluster's.*{says}|{says}"):
+    with pytest.raises(
+        ResourceError, match=rf"ask for 3.5 CPUs and 0.5 GPUs .*at most the cluster's.*{says}|{says}"
+    ):
         choose_workers(job, cpus, gpus)

@@ -1,0 +1,123 @@
+"""`syn2co run` as a user types it: two workers, a stop, a resume with one worker, the results and the report."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.train.local_run import TINY
+
+RUN_TIMEOUT_S = 400
+
+
+def write_job(folder: Path) -> Path:
+    """The tiny job with 300 steps instead of 20."""
+    job = folder / "tiny.yaml"
+    job.write_text(TINY.format(folder=folder).replace("  epochs: 4\n", "  epochs: 60\n"))
+    return job
+
+
+def start(job: Path, *overrides: str, environment: dict[str, str] | None = None) -> subprocess.Popen[str]:
+    """The command in a process group of its own, as a shell would start it."""
+    words = [
+        "data.reader_cpus_each=0.5",
+        "augment.actors={min: 1, max: 1, cpus_each: 0.5}",
+        *overrides,
+    ]
+    return subprocess.Popen(
+        [sys.executable, "-m", "syn2co_ray.cli", "run", str(job), *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, **(environment or {})},
+        start_new_session=True,
+    )
+
+
+def only_run(folder: Path) -> Path:
+    (run,) = (folder / "runs").glob("tiny-*")
+    return run
+
+
+@pytest.mark.ray
+def test_run_stopped_by_ctrl_c_resumes_with_another_worker_count_and_finishes(tmp_path):
+    job = write_job(tmp_path)
+    two = "train.workers={min: 2, max: 2, cpus_each: 0.5}"
+    first = start(job, two)
+    lines = []
+    for line in first.stdout:
+        lines.append(line)
+        if line.startswith("epoch 1/60"):
+            os.killpg(first.pid, signal.SIGINT)  # what a terminal does at Ctrl-C
+    assert first.wait(RUN_TIMEOUT_S) == 130, "".join(lines)
+    assert "run the same command to resume" in lines[-1]
+    run = only_run(tmp_path)
+    stopped = json.loads((run / "results.json").read_text())
+    assert stopped["status"] == "interrupted"
+    assert 0 < stopped["steps"] < 300
+    assert (run / f"checkpoints/step-{stopped['steps']:09d}/MANIFEST.json").is_file()
+    assert (run / "report.html").is_file()
+
+    second = start(job, "train.workers={min: 1, max: 1, cpus_each: 0.5}")
+    out, _ = second.communicate(timeout=RUN_TIMEOUT_S)
+    assert second.returncode == 0, out
+    assert f"resumed from step {stopped['steps']}" in out
+    results = json.loads((run / "results.json").read_text())
+    assert results["status"] == "finished"
+    assert results["steps"] == 300
+    assert [row["features"] for row in results["rows"]] == ["trained encoder", "random encoder", "raw pixels"]
+    assert results["rows"][2]["knn_top1_percent"]["5"] > 95
+    assert all(0 < row["linear_top1_percent"] <= 100 for row in results["rows"])
+    steps = [
+        json.loads(line)["step"]
+        for path in sorted(run.glob("metrics/steps-*.jsonl"))
+        for line in path.read_text().splitlines()
+    ]
+    assert steps == list(range(1, 301))
+    page = (run / "report.html").read_text()
+    assert "raw pixels" in page
+    assert "data:image/png;base64," in page
+    assert out.splitlines()[-1] == f"report: {run / 'report.html'}"
+    assert "images/s, data wait" in out
+
+    third = start(job)
+    out, _ = third.communicate(timeout=RUN_TIMEOUT_S)
+    assert third.returncode == 0
+    assert "this run is finished" in out
+
+
+@pytest.mark.ray
+def test_broken_data_ends_the_run_with_one_message_and_exit_3(tmp_path):
+    job = write_job(tmp_path)
+    folder = tmp_path / "broken"
+    folder.mkdir()
+    for number in range(80):
+        (folder / f"{number:03d}.jpg").write_bytes(b"not an image")
+    run = start(
+        job, f"data.train.0.uri={folder}", "data.eval=null", "train.workers={min: 1, max: 1, cpus_each: 0.5}"
+    )
+    out, _ = run.communicate(timeout=RUN_TIMEOUT_S)
+    assert run.returncode == 3, out
+    assert "none of 64 images drawn from it can be decoded" in out
+    assert "Traceback" not in out
+
+
+@pytest.mark.ray
+def test_plan_shows_the_run_and_refuses_what_cannot_be_scheduled(tmp_path):
+    job = write_job(tmp_path)
+    words = [sys.executable, "-m", "syn2co_ray.cli", "plan", str(job)]
+    refused = subprocess.run(
+        [*words, "train.workers={min: 32, max: 32, cpus_each: 64}"],
+        capture_output=True,
+        text=True,
+        timeout=RUN_TIMEOUT_S,
+    )
+    assert refused.returncode == 5
+    assert "ask for 2049.5 CPUs" in refused.stderr
+    assert "images_per_step_global: 32" in refused.stdout
