@@ -47,6 +47,12 @@ def _guarded(call: Callable[[], Any], debug: bool) -> Any:
             f"error: {error}", highlight=False, markup=False, soft_wrap=True, style="red"
         )
         raise typer.Exit(error.exit_code) from None
+    except Exception as error:
+        if debug:
+            raise
+        words = f"error: {type(error).__name__}: {str(error).strip() or 'no message'} (--debug shows where)"
+        Console(stderr=True).print(words, highlight=False, markup=False, soft_wrap=True, style="red")
+        raise typer.Exit(Syn2coError.exit_code) from None
 
 
 @app.command(epilog=EXIT_CODES)

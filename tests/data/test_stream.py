@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from syn2co_ray.data.index import build_index
@@ -122,7 +124,7 @@ def test_share_holds_in_every_step_of_the_stream(stream):
     eval_keys = {
         key
         for path in Path(stream.indexes[0].source.uri).glob("*.parquet")
-        for key in __import__("pyarrow.parquet", fromlist=["read_table"]).read_table(path)["key"].to_pylist()
+        for key in pq.read_table(path)["key"].to_pylist()
     }
     counts = [sum(key in eval_keys for key in keys) for keys in planned(stream).values()]
     assert set(counts) <= {1, 2}
@@ -139,3 +141,24 @@ def test_blocks_out_of_plan_order_are_refused_not_trained_on():
         list(steps_of_blocks(iter([block(0, 0), block(3, 0)]), 0, 0))
     with pytest.raises(DataError, match="received step 0 of rank 1"):
         list(steps_of_blocks(iter([block(0, 1)]), 0, 0))
+
+
+def test_memory_does_not_grow_with_the_data_set(tmp_path):
+    peaks = []
+    for records in (1_500, 15_000):
+        folder = tmp_path / str(records)
+        folder.mkdir()
+        images = [np.random.default_rng(i).bytes(2_000) for i in range(500)]
+        table = pa.table({"key": [f"{i:05d}" for i in range(records)], "image": images * (records // 500)})
+        pq.write_table(table, folder / "a.parquet", row_group_size=50)
+        index = build_index(SourceSpec(uri=str(folder)), STORE)
+        plan = Plan(0, 1, 32, 256, (index.fragment_rows,), (None,))
+        reader = Stream(plan, (index,), STORE, view_bytes_per_image=1_000_000, reader_cpus_each=1)
+        del table, images
+        before, peak = pa.total_allocated_bytes(), 0
+        for number in range(plan.total_windows):
+            for _ in blocks_of_window(reader, number, 2, 0):
+                peak = max(peak, pa.total_allocated_bytes() - before)
+        peaks.append(peak)
+    assert peaks[0] > 256 * 2_000
+    assert peaks[1] < 1.5 * peaks[0]
