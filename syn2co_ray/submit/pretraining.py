@@ -25,7 +25,9 @@ def train(
     )
     started = time.time()
     run.start()
-    publish_bytes(prepared.run.store, VIEWS_FILE, first_views(prepared))
+    sheet = first_views(prepared)
+    if sheet is not None:
+        publish_bytes(prepared.run.store, VIEWS_FILE, sheet)
     asked = False
     while not run.wait(POLL_S):
         if stop.is_set() and not asked:

@@ -14,8 +14,11 @@ from .prepare import PreparedRun
 RECORDS_SHOWN = 8
 
 
-def first_views(prepared: PreparedRun) -> bytes:
-    """PNG of a few records of the first window, each source in turn, with their views of epoch 0."""
+def first_views(prepared: PreparedRun) -> bytes | None:
+    """PNG of a few records of the first window, each source in turn, with their views of epoch 0.
+
+    None when none of them can be decoded; the workers will say more about that.
+    """
     job = prepared.job
     # On the driver there may be no GPU; both backends draw the same parameters.
     maker = ViewMaker(AugmentSpec.model_validate({**job.augment.model_dump(), "backend": "opencv"}), job.seed)
@@ -41,4 +44,4 @@ def first_views(prepared: PreparedRun) -> bytes:
         shown.append(
             (row["key"], image, maker([image], [row["key"]], [0], np.zeros(1, dtype=int).tolist())[0])
         )
-    return views_sheet_png(shown)
+    return views_sheet_png(shown) if shown else None
