@@ -11,7 +11,10 @@ import pyarrow as pa
 from ..data.quarantine import SparePool, decode_or_replace, make_decoder
 from ..data.stream import fetch_stream
 from ..spec.augment import AugmentSpec
+from ..spec.errors import Syn2coError, error_to_json
 from .views import ViewMaker
+
+NO_VIEWS = np.zeros((1, 1, 1, 1, 1), dtype=np.uint8)
 
 
 class ViewActor:
@@ -21,7 +24,7 @@ class ViewActor:
     image (encoded bytes), source, repeat.
     Columns out (one row): epoch, first_step, steps, rank, `views` uint8 (steps * images_per_rank,
     views, 3, H, W), and `notes`, a JSON text with the keys and sources in row order and the records
-    that were replaced because they could not be decoded.
+    that were replaced because they could not be decoded; or `error`, which the consumer raises.
     """
 
     def __init__(self, boxed: list[Any], augment: AugmentSpec, seed: int, image_pixels_max: int) -> None:
@@ -30,11 +33,20 @@ class ViewActor:
         self.spares = SparePool(seed, stream.indexes, stream.object_store, make_decoder(image_pixels_max))
 
     def __call__(self, block: pa.Table) -> dict[str, Any]:
+        error, views, notes = block["error"][0].as_py(), NO_VIEWS, "{}"
+        if error is None:
+            try:
+                views, notes = self._views_and_notes(block)
+            except Syn2coError as failure:
+                error = error_to_json(failure)
+        passed = {name: block[name].to_numpy() for name in ("epoch", "first_step", "steps", "rank")}
+        texts = {"notes": np.array([notes], dtype=object), "error": np.array([error or ""], dtype=object)}
+        return {**passed, **texts, "views": views[None]}
+
+    def _views_and_notes(self, block: pa.Table) -> tuple[np.ndarray, str]:
         row = {name: block[name][0].as_py() for name in ("epoch", "key", "image", "source", "repeat")}
         keys, images, quarantined = decode_or_replace(
             row["key"], row["image"], row["source"], row["epoch"], self.spares
         )
         views = self.views(images, keys, [row["epoch"]] * len(keys), row["repeat"])
-        notes = {"keys": keys, "sources": row["source"], "quarantined": quarantined}
-        passed = {name: block[name].to_numpy() for name in ("epoch", "first_step", "steps", "rank")}
-        return {**passed, "views": views[None], "notes": np.array([json.dumps(notes)], dtype=object)}
+        return views, json.dumps({"keys": keys, "sources": row["source"], "quarantined": quarantined})

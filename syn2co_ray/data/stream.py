@@ -27,7 +27,7 @@ import ray
 import ray.data
 
 from ..spec.data import ObjectStoreSpec
-from ..spec.errors import DataError
+from ..spec.errors import DataError, Syn2coError, error_from_json, error_to_json
 from .index import SourceIndex, read_fragments
 from .plan import Plan, WindowPlan
 
@@ -49,9 +49,13 @@ BLOCK_SCHEMA = pa.schema(
         ("image", pa.list_(pa.binary())),
         ("source", pa.list_(pa.int64())),
         ("repeat", pa.list_(pa.int64())),
+        ("error", pa.string()),
     ]
 )
-"""What leaves a read task: one row a block, lists of steps * images_per_rank records in plan order."""
+"""What leaves a read task: one row a block, lists of steps * images_per_rank records in plan order.
+
+`error` is null, or says why there are none: Ray Data keeps only a traceback of what its workers raise, so
+our own errors travel as data and are raised where the blocks are consumed."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,7 @@ def blocks_of_window(stream: Stream, number: int, world_size: int, first_step: i
                     "steps": [len(steps)],
                     "rank": [rank],
                     **{name: pa.array([values.to_pylist()]) for name, values in chosen.items()},
+                    "error": [None],
                 },
                 schema=BLOCK_SCHEMA,
             )
@@ -214,7 +219,12 @@ def fetch_stream(boxed: list[Any]) -> Stream:
 def _read_blocks(window: pa.Table, boxed: list[Any], world_size: int, first_step: int) -> Iterator[pa.Table]:
     stream = fetch_stream(boxed)
     for number in window["window"].to_pylist():
-        yield from blocks_of_window(stream, number, world_size, first_step)
+        try:
+            yield from blocks_of_window(stream, number, world_size, first_step)
+        except Syn2coError as error:
+            for rank in range(world_size):
+                row = {"rank": rank, "error": error_to_json(error)}
+                yield pa.Table.from_pylist([row], schema=BLOCK_SCHEMA)
 
 
 @dataclass(frozen=True)
@@ -239,9 +249,12 @@ def steps_of_blocks(blocks: Iterator[dict[str, Any]], rank: int, first_step: int
 
     Raises:
         DataError: blocks arrived out of plan order (a defect or a changed Ray; never train on it).
+        Syn2coError: what a read task or a view actor met, such as a source without one readable image.
     """
     expected = first_step
     for block in blocks:
+        if block["error"][0]:
+            raise error_from_json(block["error"][0])
         step, count = int(block["first_step"][0]), int(block["steps"][0])
         if step != expected or int(block["rank"][0]) != rank:
             raise DataError(

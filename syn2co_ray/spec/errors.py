@@ -15,6 +15,7 @@ do next. Errors cross process borders inside Ray, so each one survives pickling 
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 
@@ -99,3 +100,16 @@ class RunInterrupted(Syn2coError):
 
 class TrainingError(Syn2coError):
     """A run that cannot go on: the loss stays non-finite, a worker keeps failing, a rank hangs."""
+
+
+def error_to_json(error: Syn2coError) -> str:
+    """An error as text, for channels that would keep only a traceback of it (Ray Data's workers)."""
+    fault = error.fault
+    return json.dumps([type(error).__name__, fault.where, fault.got, fault.allowed, fault.next_step])
+
+
+def error_from_json(text: str) -> Syn2coError:
+    """The error behind `error_to_json`'s text."""
+    name, *parts = json.loads(text)
+    classes = {kind.__name__: kind for kind in Syn2coError.__subclasses__() if kind is not SpecError}
+    return classes.get(name, Syn2coError)(*parts)

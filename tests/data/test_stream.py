@@ -33,7 +33,8 @@ class KeysOnly:
         views = np.zeros((len(keys), 2, 3, 8, 8), dtype=np.uint8)
         notes = {"keys": keys, "sources": block["source"][0].as_py(), "quarantined": []}
         passed = {name: block[name].to_numpy() for name in ("epoch", "first_step", "steps", "rank")}
-        return {**passed, "views": views[None], "notes": np.array([json.dumps(notes)], dtype=object)}
+        texts = {"notes": np.array([json.dumps(notes)], dtype=object), "error": np.array([""], dtype=object)}
+        return {**passed, **texts, "views": views[None]}
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +136,7 @@ def test_blocks_out_of_plan_order_are_refused_not_trained_on():
     def block(step: int, rank: int) -> dict[str, Any]:
         notes = json.dumps({"keys": ["a"], "sources": [0], "quarantined": []})
         return {"epoch": [0], "first_step": [step], "steps": [1], "rank": [rank],
-                "views": np.zeros((1, 1, 2, 3, 8, 8), np.uint8), "notes": [notes]}  # fmt: skip
+                "views": np.zeros((1, 1, 2, 3, 8, 8), np.uint8), "notes": [notes], "error": [""]}  # fmt: skip
 
     with pytest.raises(DataError, match="rank 0 received step 3 of rank 0, not step 1"):
         list(steps_of_blocks(iter([block(0, 0), block(3, 0)]), 0, 0))

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.train.local_run import TINY
@@ -121,3 +122,32 @@ def test_plan_shows_the_run_and_refuses_what_cannot_be_scheduled(tmp_path):
     assert refused.returncode == 5
     assert "ask for 2049.5 CPUs" in refused.stderr
     assert "images_per_step_global: 32" in refused.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_a_killed_worker_costs_no_more_than_the_steps_since_the_checkpoint(tmp_path):
+    job = write_job(tmp_path)
+    run = start(
+        job,
+        "train.workers={min: 2, max: 2, cpus_each: 0.5}",
+        "train.checkpoint.every_steps=10",
+        "data.eval=null",
+    )
+    lines = []
+    killed = False
+    for line in run.stdout:
+        lines.append(line)
+        if line.startswith("epoch 1/60") and not killed:
+            workers = [
+                process
+                for process in psutil.Process(run.pid).children(recursive=True)
+                if "RayTrainWorker" in " ".join(process.cmdline())
+            ]
+            assert len(workers) == 2
+            workers[1].kill()
+            killed = True
+    assert run.wait(RUN_TIMEOUT_S) == 0, "".join(lines)
+    results = json.loads((only_run(tmp_path) / "results.json").read_text())
+    assert results["status"] == "finished"
+    assert results["steps"] == 300
