@@ -7,6 +7,7 @@ name in `spec/method.py`), and a mirrored test.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from syn2co_ray.spec.method import MethodSpec
 
@@ -24,10 +25,11 @@ __all__ = [
     "num_features",
 ]
 
-FRAMEWORKS: dict[str, Callable[[MethodSpec, int, int], Method]] = {
+FRAMEWORKS: dict[str, Callable[[Any, int, int], Method]] = {
     "moby": moby.build,
     "synby": synby.build,
 }
+"""Name -> builder, called with that framework's own section of the spec, image size and seed."""
 
 
 def build_method(spec: MethodSpec, image_size: int, seed: int) -> Method:

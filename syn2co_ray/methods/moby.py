@@ -19,7 +19,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from syn2co_ray.spec.errors import Fault, SpecError, Syn2coError
-from syn2co_ray.spec.method import MethodSpec
+from syn2co_ray.spec.method import MobySpec
 
 from .backbones import build_backbone, num_features
 from .batch_norm import set_process_group
@@ -61,7 +61,7 @@ class MoBY(Method):
         self.temperature = temperature
         self._uncommitted: tuple[int, Tensor] | None = None
 
-    def forward(self, views: list[Tensor], step: StepContext) -> MethodOutput:
+    def forward(self, views: list[Tensor], step: StepContext, labels: Tensor | None = None) -> MethodOutput:
         """Loss of two views of this rank's rows; see `Method.forward` and the module."""
         if len(views) != 2:
             raise Syn2coError("augment.recipe", f"{len(views)} views", "2 views", "choose a two-view recipe")
@@ -129,7 +129,7 @@ class MoBY(Method):
         return unit(self.target_projector(self.target_encoder(view)))
 
 
-def build_networks(spec: MethodSpec, image_size: int, seed: int) -> Networks:
+def build_networks(spec: MobySpec, image_size: int, seed: int) -> Networks:
     """Networks and queues on the CPU, as a function of (spec, image_size, seed) alone."""
 
     def backbone(drop_path: float) -> nn.Module:
@@ -160,7 +160,7 @@ def build_networks(spec: MethodSpec, image_size: int, seed: int) -> Networks:
     )
 
 
-def build(spec: MethodSpec, image_size: int, seed: int) -> MoBY:
+def build(spec: MobySpec, image_size: int, seed: int) -> MoBY:
     """MoBY as the spec says.
 
     Raises:

@@ -16,7 +16,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from syn2co_ray.spec.errors import Fault, SpecError
-from syn2co_ray.spec.method import MethodSpec, NegativesSpec
+from syn2co_ray.spec.method import MobySpec
+from syn2co_ray.spec.negatives import NegativesSpec
 
 from .contract import StepContext
 from .draws import Draws, RowDraws
@@ -52,7 +53,7 @@ class SynBY(MoBY):
         return draw_negatives(draws, purpose, pool.q.shape[1], self.negatives)
 
 
-def build(spec: MethodSpec, image_size: int, seed: int) -> SynBY:
+def build(spec: MobySpec, image_size: int, seed: int) -> SynBY:
     """SynBY as the spec says.
 
     Raises:

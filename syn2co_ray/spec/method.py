@@ -1,103 +1,22 @@
-"""Section `method`: framework, backbone, queue and synthesized negatives."""
+"""Section `method`: the framework, its backbone, and what belongs to that framework alone.
+
+Every framework has a section of its own, so a key that means nothing to it is refused. Fields left out
+take the framework's published value.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, GetJsonSchemaHandler, model_validator
-from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
+from pydantic import Field
 
 from .base import Section
+from .negatives import NegativesSpec
 
 
-class CountSpec(Section):
-    """A kind of synthesized negative; `interpolated: 128` is short for `interpolated: {count: 128}`."""
+class BackboneSpec(Section):
+    """What every framework has."""
 
-    count: int = Field(ge=0)
-    """Synthesized negatives of this kind per query; 0 leaves the kind out."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _count_alone(cls, value: Any) -> Any:
-        return {"count": value} if isinstance(value, int) else value
-
-    @classmethod
-    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        return {"anyOf": [{"type": "integer", "minimum": 0}, handler(core)]}
-
-
-class InterpolatedSpec(CountSpec):
-    """s = a q + (1 - a) n, a ~ U(0, alpha_max)."""
-
-    alpha_max: float = Field(default=0.5, gt=0, le=1)
-    """Largest weight of the query."""
-
-
-class ExtrapolatedSpec(CountSpec):
-    """s = q + b (n - q), b ~ U(1, beta_max)."""
-
-    beta_max: float = Field(default=1.5, ge=1)
-    """Furthest step past the negative."""
-
-
-class MixupSpec(CountSpec):
-    """s = g n_i + (1 - g) n_j, g ~ U(0, gamma_max)."""
-
-    gamma_max: float = Field(default=1.0, gt=0, le=1)
-    """Largest weight of the first negative."""
-
-
-class NoiseSpec(CountSpec):
-    """s = n + N(0, sigma^2 I)."""
-
-    sigma: float = Field(default=0.1, ge=0)
-    """Standard deviation per coordinate (0.01 in SynCo, 0.1 in SynBY)."""
-
-
-class PerturbedSpec(CountSpec):
-    """s = n + delta q."""
-
-    delta: float = Field(default=0.01, ge=0)
-    """Step along the query."""
-
-
-class AdversarialSpec(CountSpec):
-    """s = n + eta sign(q)."""
-
-    eta: float = Field(default=0.01, ge=0)
-    """Step along the sign of the query."""
-
-
-class NegativesSpec(Section):
-    """Synthesized negatives: drawn from each query's hardest queue entries, inside the loss."""
-
-    hardest: int = Field(ge=1)
-    """The pool: this many of the queue's entries most similar to the query."""
-    active_epochs: tuple[int, int] | None = Field(default=None, strict=False)
-    """First and last epoch (counted from 0, both included) with synthesized negatives; always
-    when left out."""
-    interpolated: InterpolatedSpec = InterpolatedSpec(count=0)
-    extrapolated: ExtrapolatedSpec = ExtrapolatedSpec(count=0)
-    mixup: MixupSpec = MixupSpec(count=0)
-    noise: NoiseSpec = NoiseSpec(count=0)
-    perturbed: PerturbedSpec = PerturbedSpec(count=0)
-    adversarial: AdversarialSpec = AdversarialSpec(count=0)
-
-    def kinds(self) -> dict[str, CountSpec]:
-        """Name -> spec of every kind whose count is not 0, in table order."""
-        named = {name: getattr(self, name) for name in NEGATIVE_KINDS}
-        return {name: kind for name, kind in named.items() if kind.count}
-
-
-NEGATIVE_KINDS = ("interpolated", "extrapolated", "mixup", "noise", "perturbed", "adversarial")
-
-
-class MethodSpec(Section):
-    """The framework and its networks."""
-
-    framework: Literal["moby", "synby"]
-    """moby: two queues, both directions; synby: moby with synthesized negatives."""
     backbone: str = Field(min_length=1)
     """Any timm model name with a pooled feature, such as deit_small_patch16_224."""
     patch_size: int | None = Field(default=None, ge=1)
@@ -106,17 +25,114 @@ class MethodSpec(Section):
     """Further keyword arguments of the timm model, such as embed_dim, depth, num_heads."""
     drop_path_online: float = Field(default=0.1, ge=0, lt=1)
     """Stochastic depth of the online encoder."""
+
+
+class TargetSpec(BackboneSpec):
+    """What every framework with a momentum encoder has."""
+
     drop_path_target: float = Field(default=0.0, ge=0, lt=1)
     """Stochastic depth of the momentum encoder."""
     hidden_features: int = Field(default=4096, ge=1)
-    """Width of the hidden layer of projector and predictor."""
+    """Width of the hidden layers of projector and predictor."""
     output_features: int = Field(default=256, ge=2)
     """Width C of the projections that are compared."""
+    momentum: float = Field(default=0.99, ge=0, le=1)
+    """Momentum of the target encoder at step 0; rises to 1 by a cosine over training."""
+
+
+class MobySpec(TargetSpec):
+    """MoBY, and SynBY: the same with synthesized negatives in both directions."""
+
+    framework: Literal["moby", "synby"]
+    """moby: two queues, both directions; synby: moby with synthesized negatives."""
     queue_size_features: int = Field(default=4096, ge=1)
     """Length K of each queue of negatives."""
     temperature: float = Field(default=0.2, gt=0)
     """InfoNCE temperature."""
-    momentum: float = Field(default=0.99, ge=0, le=1)
-    """Momentum of the target encoder at step 0; rises to 1 by a cosine over training."""
     negatives: NegativesSpec | None = None
     """Synthesized negatives (synby)."""
+    compat: Literal["synco_v2"] | None = None
+    """Do what the published code of SynCo-v2 does where it differs from its paper."""
+
+
+class MocoSpec(BackboneSpec):
+    """MoCo v2, and SynCo: the same with synthesized negatives."""
+
+    framework: Literal["moco_v2", "synco"]
+    """moco_v2: one queue, one direction; synco: moco_v2 with synthesized negatives."""
+    drop_path_online: float = Field(default=0.0, ge=0, lt=1)
+    """Stochastic depth of the online encoder."""
+    drop_path_target: float = Field(default=0.0, ge=0, lt=1)
+    """Stochastic depth of the momentum encoder."""
+    hidden_features: int | None = Field(default=None, ge=1)
+    """Width of the projector's hidden layer; the backbone's own when left out."""
+    output_features: int = Field(default=128, ge=2)
+    """Width C of the projections that are compared."""
+    queue_size_features: int = Field(default=65536, ge=1)
+    """Length K of the queue of negatives."""
+    temperature: float = Field(default=0.2, gt=0)
+    """InfoNCE temperature."""
+    momentum: float = Field(default=0.999, ge=0, le=1)
+    """Momentum of the target encoder, the same at every step."""
+    negatives: NegativesSpec | None = None
+    """Synthesized negatives (synco)."""
+    compat: Literal["synco_v1"] | None = None
+    """Do what the published code of SynCo does where it differs from its paper."""
+
+
+class MocoV3Spec(TargetSpec):
+    """MoCo v3: no queue, the other images of the global batch are the negatives."""
+
+    framework: Literal["moco_v3"]
+    temperature: float = Field(default=0.2, gt=0)
+    """InfoNCE temperature."""
+    freeze_patch_projection: bool = True
+    """Keep a ViT's patch projection at its random start (steadier training)."""
+
+
+class ByolSpec(TargetSpec):
+    """BYOL: no negatives."""
+
+    framework: Literal["byol"]
+
+
+class DinoSpec(BackboneSpec):
+    """DINO: a student matches the teacher's distribution over prototypes; multi-crop views."""
+
+    framework: Literal["dino"]
+    hidden_features: int = Field(default=2048, ge=1)
+    """Width of the head's hidden layers."""
+    bottleneck_features: int = Field(default=256, ge=2)
+    """Width before the last layer."""
+    prototypes: int = Field(default=65536, ge=2)
+    """Outputs of the last layer."""
+    momentum: float = Field(default=0.996, ge=0, le=1)
+    """Momentum of the teacher at step 0; rises to 1 by a cosine over training."""
+    student_temperature: float = Field(default=0.1, gt=0)
+    """Softmax temperature of the student."""
+    teacher_temperature_start: float = Field(default=0.04, gt=0)
+    """Softmax temperature of the teacher in epoch 0."""
+    teacher_temperature: float = Field(default=0.04, gt=0)
+    """Softmax temperature of the teacher after its warm-up."""
+    teacher_temperature_warmup_epochs: int = Field(default=0, ge=0)
+    """Epochs over which the teacher's temperature goes linearly from start to end."""
+    centre_momentum: float = Field(default=0.9, ge=0, le=1)
+    """Momentum of the centre that is taken from the teacher's outputs."""
+    last_layer_frozen_epochs: int = Field(default=1, ge=0)
+    """Epochs at the start in which the last layer stays as it is."""
+
+
+class SupervisedSpec(BackboneSpec):
+    """The yardstick: cross-entropy on labels."""
+
+    framework: Literal["supervised"]
+    classes: int = Field(ge=2)
+    """Number of labels; they run from 0 to classes - 1."""
+    label_smoothing: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the target that is spread over all classes."""
+
+
+MethodSpec = Annotated[
+    MobySpec | MocoSpec | MocoV3Spec | ByolSpec | DinoSpec | SupervisedSpec, Field(discriminator="framework")
+]
+"""Section `method`, by its `framework`."""

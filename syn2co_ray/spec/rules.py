@@ -16,7 +16,7 @@ from .augment import AugmentSpec
 from .data import DataSpec
 from .errors import Fault
 from .evaluate import EvaluateSpec
-from .method import MethodSpec
+from .method import MethodSpec, MobySpec, MocoSpec
 from .train import TrainSpec
 
 RULES: list[Callable[..., Iterator[Fault]]] = []
@@ -123,19 +123,30 @@ def evaluation_has_images(data: DataSpec, evaluate: EvaluateSpec) -> Iterator[Fa
         )
 
 
+WITHOUT_NEGATIVES = {"synby": "moby", "synco": "moco_v2"}
+"""Framework with synthesized negatives -> the same without them."""
+
+
 @rule
 def negatives_fit_the_framework(method: MethodSpec) -> Iterator[Fault]:
+    if not isinstance(method, MobySpec | MocoSpec):
+        return
     negatives = method.negatives
-    if method.framework == "moby" and negatives is not None:
-        yield Fault(
-            "method.negatives", "given with framework moby", "only with synby", "use framework: synby"
-        )
-    if method.framework == "synby" and (negatives is None or not negatives.kinds()):
+    plain = WITHOUT_NEGATIVES.get(method.framework)
+    if plain is None and negatives is not None:
+        synthesizing = next(name for name, base in WITHOUT_NEGATIVES.items() if base == method.framework)
         yield Fault(
             "method.negatives",
-            "synby without a synthesized negative",
+            f"given with framework {method.framework}",
+            f"only with {synthesizing}",
+            f"use framework: {synthesizing}",
+        )
+    if plain is not None and (negatives is None or not negatives.kinds()):
+        yield Fault(
+            "method.negatives",
+            f"{method.framework} without a synthesized negative",
             "at least one kind with a count above 0",
-            "add for example `interpolated: 128`, or use framework: moby",
+            f"add for example `interpolated: 128`, or use framework: {plain}",
         )
     if negatives is not None and negatives.hardest > method.queue_size_features:
         yield Fault(
@@ -148,7 +159,9 @@ def negatives_fit_the_framework(method: MethodSpec) -> Iterator[Fault]:
 
 @rule
 def negatives_are_active_in_the_run(method: MethodSpec, train: TrainSpec) -> Iterator[Fault]:
-    if method.negatives is None or method.negatives.active_epochs is None:
+    if not isinstance(method, MobySpec | MocoSpec) or method.negatives is None:
+        return
+    if method.negatives.active_epochs is None:
         return
     first, last = method.negatives.active_epochs
     if not 0 <= first <= last or first >= train.epochs:

@@ -8,27 +8,38 @@ from pydantic import Field
 
 from .base import EXECUTION_ONLY, Pool, PoolOrCount, Section
 
-IMAGES_PER_STEP_OF_BASE_RATE = 512
-"""Learning rates are given for this many images per step and scaled linearly (MoBY recipe)."""
-
 
 class OptimizerSpec(Section):
-    """AdamW with linear-scaled learning rate, warm-up and cosine per step (MoBY recipe)."""
+    """AdamW or SGD with linear-scaled learning rate, warm-up and cosine (defaults: the MoBY recipe)."""
 
+    name: Literal["adamw", "sgd"] = "adamw"
     learning_rate_base: float = Field(default=1e-3, gt=0)
-    """Peak rate for 512 images per global step; scaled linearly with images_per_step_global."""
+    """Peak rate for `images_per_step_of_base_rate` images per global step; scaled linearly with
+    images_per_step_global."""
     learning_rate_warmup_base: float = Field(default=5e-7, ge=0)
     """Rate of the first step, scaled the same way."""
     learning_rate_min_base: float = Field(default=5e-6, ge=0)
     """Rate of the last step, scaled the same way."""
+    images_per_step_of_base_rate: int = Field(default=512, ge=1)
+    """Global batch that the rates are given for (MoBY 512; SynCo, MoCo v3 and DINO 256)."""
     warmup_epochs: float = Field(default=5.0, ge=0)
-    """Epochs of linear warm-up; the cosine clock includes them."""
+    """Epochs of linear warm-up."""
+    cosine_includes_warmup: bool = True
+    """Whether the cosine's clock runs during the warm-up (MoBY) or starts after it (DINO, MoCo v3)."""
+    schedule_every: Literal["step", "epoch"] = "step"
+    """How often the rate changes (SynCo: once an epoch)."""
     weight_decay: float = Field(default=0.05, ge=0)
-    """Decay of matrices; 1-D parameters and biases have none."""
+    """Decay of matrices; 1-D parameters, biases, positions and tokens have none."""
+    weight_decay_end: float | None = Field(default=None, ge=0)
+    """Decay at the end of training, reached by a cosine (DINO: 0.4); constant when left out."""
     betas: tuple[float, float] = Field(default=(0.9, 0.999), strict=False)
+    """AdamW's decay rates of the two moments."""
     eps: float = Field(default=1e-8, gt=0)
-    gradient_clip_norm: float = Field(default=5.0, gt=0)
-    """Largest global L2 norm of the gradient."""
+    """AdamW's epsilon."""
+    sgd_momentum: float = Field(default=0.9, ge=0, lt=1)
+    """SGD's momentum."""
+    gradient_clip_norm: float | None = Field(default=5.0, gt=0)
+    """Largest global L2 norm of the gradient; null never clips."""
 
 
 class CheckpointSpec(Section):
@@ -54,6 +65,12 @@ class TrainSpec(Section):
     precision: Literal["auto", "bf16", "float32"] = "auto"
     """Autocast of the networks; loss and queue are always float32. auto: bf16 on a GPU, else float32."""
     optimizer: OptimizerSpec = OptimizerSpec()
+    compile: bool = Field(default=False, json_schema_extra=EXECUTION_ONLY)
+    """Compile the encoders with torch.compile: a slower start, faster steps on a GPU."""
+    channels_last: bool = Field(default=False, json_schema_extra=EXECUTION_ONLY)
+    """Keep images and convolutions in channels-last memory order (faster for ResNets on a GPU)."""
+    gradient_checkpointing: bool = Field(default=False, json_schema_extra=EXECUTION_ONLY)
+    """Recompute the encoder's activations in the backward pass: less memory, about a third more time."""
     checkpoint: CheckpointSpec = Field(default=CheckpointSpec(), json_schema_extra=EXECUTION_ONLY)
     nonfinite_steps_max: int = Field(default=10, ge=0, json_schema_extra=EXECUTION_ONLY)
     """Steps in a row with a non-finite loss or gradient (each is skipped) before the run stops."""

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-from ..spec.train import IMAGES_PER_STEP_OF_BASE_RATE, OptimizerSpec
+from ..spec.train import OptimizerSpec
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
@@ -31,10 +31,10 @@ def learning_rate(
 ) -> float:
     """Rate of global step `step` (from 0): linear warm-up, then cosine to the minimum.
 
-    All three rates of the spec are scaled by images_per_step_global / 512. The cosine's clock includes
-    the warm-up (as in the MoBY recipe), so the rate falls slightly where the warm-up ends.
+    All three rates of the spec are scaled by images_per_step_global / images_per_step_of_base_rate. The
+    cosine's clock includes the warm-up (as in the MoBY recipe), so the rate falls slightly where it ends.
     """
-    scale = images_per_step_global / IMAGES_PER_STEP_OF_BASE_RATE
+    scale = images_per_step_global / spec.images_per_step_of_base_rate
     peak, start, low = (
         scale * rate
         for rate in (spec.learning_rate_base, spec.learning_rate_warmup_base, spec.learning_rate_min_base)

@@ -92,12 +92,13 @@ class StepTrainer:
         output.loss.backward()
         norm = nn.utils.clip_grad_norm_(
             [p for p in self.method.parameters() if p.requires_grad],
-            self.job.train.optimizer.gradient_clip_norm,
+            self.job.train.optimizer.gradient_clip_norm or math.inf,
         ).item()
         (loss_sum,) = self.context.summed(output.loss.item())
         loss = loss_sum / self.context.world_size
         finite = math.isfinite(loss) and math.isfinite(norm)
         if finite:
+            self.method.before_update(place)
             self.optimizer.step()
             self.method.commit(place)
         else:

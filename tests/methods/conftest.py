@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from syn2co_ray.methods import StepContext
-from syn2co_ray.spec.method import MethodSpec
+from syn2co_ray.spec.method import MobySpec
 
 
 def _golden_folder() -> Path:
@@ -69,10 +69,10 @@ def golden(request: pytest.FixtureRequest) -> Golden:
 
 
 @pytest.fixture
-def tiny_spec() -> Callable[..., MethodSpec]:
+def tiny_spec() -> Callable[..., MobySpec]:
     """A SynBY on a two-block ViT for 32-pixel images; keyword arguments replace fields."""
 
-    def make(**changes: Any) -> MethodSpec:
+    def make(**changes: Any) -> MobySpec:
         fields: dict[str, Any] = {
             "framework": "synby",
             "backbone": "vit_tiny_patch16_224",
@@ -92,7 +92,7 @@ def tiny_spec() -> Callable[..., MethodSpec]:
                 "adversarial": 4,
             },
         }
-        return MethodSpec.model_validate(fields | changes)
+        return MobySpec.model_validate(fields | changes)
 
     return make
 

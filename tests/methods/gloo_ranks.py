@@ -23,7 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from syn2co_ray.methods import StepContext, build_method
 from syn2co_ray.methods.batch_norm import GlobalBatchNorm, replace_batch_norm
 from syn2co_ray.methods.collective import gather_rows
-from syn2co_ray.spec.method import MethodSpec
+from syn2co_ray.spec.method import MobySpec
 
 ROWS, CUT, STEPS = 20, 13, 4
 
@@ -38,10 +38,10 @@ def random_tensor(seed: int, *shape: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def method_spec(backbone: str) -> MethodSpec:
+def method_spec(backbone: str) -> MobySpec:
     tiny_vit = {"patch_size": 8, "backbone_options": {"embed_dim": 32, "depth": 2, "num_heads": 2}}
     counts = ("interpolated", "extrapolated", "mixup", "noise", "perturbed", "adversarial")
-    return MethodSpec.model_validate(
+    return MobySpec.model_validate(
         {
             "framework": "synby",
             "backbone": backbone,

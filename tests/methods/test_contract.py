@@ -7,7 +7,7 @@ import torch
 
 from syn2co_ray.methods import StepContext, build_method
 from syn2co_ray.spec.errors import Syn2coError
-from syn2co_ray.spec.method import MethodSpec
+from syn2co_ray.spec.method import MobySpec
 
 
 def test_loss_scale_of_one_rank_is_the_mean(step_at: Callable[..., StepContext]) -> None:
@@ -26,7 +26,7 @@ def test_rows_that_are_not_the_global_batch_are_refused(
 
 
 def test_features_are_those_of_eval_mode_and_the_mode_is_restored(
-    tiny_spec: Callable[..., MethodSpec], views: list[torch.Tensor]
+    tiny_spec: Callable[..., MobySpec], views: list[torch.Tensor]
 ) -> None:
     method = build_method(tiny_spec(), 32, 0)
     features = method.features(views[0])

@@ -10,9 +10,9 @@ from torch import Tensor
 from syn2co_ray.methods import StepContext, build_method
 from syn2co_ray.methods.moby import MoBY
 from syn2co_ray.spec.errors import SpecError, Syn2coError
-from syn2co_ray.spec.method import MethodSpec
+from syn2co_ray.spec.method import MobySpec
 
-MakeSpec = Callable[..., MethodSpec]
+MakeSpec = Callable[..., MobySpec]
 MakeStep = Callable[..., StepContext]
 
 

@@ -14,7 +14,7 @@ from syn2co_ray.methods.draws import RowDraws
 from syn2co_ray.methods.losses import info_nce
 from syn2co_ray.methods.negatives import KINDS, HardestPool, draw_negatives, synthesized_logits
 from syn2co_ray.methods.negatives.pool import draw_members
-from syn2co_ray.spec.method import NEGATIVE_KINDS, NegativesSpec
+from syn2co_ray.spec.negatives import NEGATIVE_KINDS, NegativesSpec
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 5e-6}
 NUMBER = {name: number for number, name in enumerate(NEGATIVE_KINDS, 1)}

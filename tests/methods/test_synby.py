@@ -15,9 +15,10 @@ from syn2co_ray.methods.negatives import HardestPool
 from syn2co_ray.methods.queue import FeatureQueue
 from syn2co_ray.methods.synby import SynBY
 from syn2co_ray.spec.errors import SpecError
-from syn2co_ray.spec.method import NEGATIVE_KINDS, MethodSpec, NegativesSpec
+from syn2co_ray.spec.method import MobySpec
+from syn2co_ray.spec.negatives import NEGATIVE_KINDS, NegativesSpec
 
-MakeSpec = Callable[..., MethodSpec]
+MakeSpec = Callable[..., MobySpec]
 MakeStep = Callable[..., StepContext]
 
 
@@ -166,7 +167,7 @@ def test_trajectory_equals_published_code(golden: Any) -> None:
         torch.testing.assert_close(value.detach(), golden.tensor(key), rtol=0, atol=1e-9)
 
 
-def build_synby(spec: MethodSpec, seed: int = 0) -> SynBY:
+def build_synby(spec: MobySpec, seed: int = 0) -> SynBY:
     method = build_method(spec, 32, seed)
     assert isinstance(method, SynBY)
     return method

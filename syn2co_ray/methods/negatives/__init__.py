@@ -4,7 +4,7 @@ Published as "synthetic hard negatives" (SynCo, arXiv 2410.02401, section 3; Syn
 draws its members of the pool independently, and each is named, never numbered.
 
 A further kind is a file with `draw` and `logits` in this folder, a line in `KINDS`, its section in
-`spec/method.py`, and a mirrored test.
+`spec/negatives.py`, and a mirrored test.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Generator, Tensor
 
-from syn2co_ray.spec.method import NegativesSpec
+from syn2co_ray.spec.negatives import NegativesSpec
 
 from ..draws import Draws, RowDraws
 from . import adversarial, extrapolated, interpolated, mixup, noise, perturbed

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from torch import Generator, Tensor
 
-from syn2co_ray.spec.method import AdversarialSpec
+from syn2co_ray.spec.negatives import AdversarialSpec
 
 from ..draws import Draws
 from .pool import HardestPool, dots_with_rows, draw_members, inverse_length

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from torch import Generator, Tensor
 
-from syn2co_ray.spec.method import ExtrapolatedSpec
+from syn2co_ray.spec.negatives import ExtrapolatedSpec
 
 from ..draws import Draws
 from .pool import HardestPool, draw_members, draw_uniform

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from torch import Generator, Tensor
 
-from syn2co_ray.spec.method import MixupSpec
+from syn2co_ray.spec.negatives import MixupSpec
 
 from ..draws import Draws
 from .pool import HardestPool, dots_between_entries, draw_members, draw_uniform, inverse_length

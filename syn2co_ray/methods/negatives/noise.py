@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from syn2co_ray.spec.method import NoiseSpec
+from syn2co_ray.spec.negatives import NoiseSpec
 
 from ..draws import Draws
 from .pool import HardestPool, draw_members, inverse_length, squared_length

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from torch import Generator, Tensor
 
-from syn2co_ray.spec.method import PerturbedSpec
+from syn2co_ray.spec.negatives import PerturbedSpec
 
 from ..draws import Draws
 from .pool import HardestPool, draw_members
