@@ -74,6 +74,9 @@ class MethodOutput:
     """The terms that sum up to the loss; detached scalars."""
     stats: dict[str, Tensor] = field(default_factory=dict)
     """Telemetry of this rank's rows; detached scalars."""
+    pair: tuple[Tensor, Tensor] | None = None
+    """Online and target embeddings of this rank's rows that should agree, unit rows (n, C), detached; the
+    trainer derives alignment, uniformity and rank from them."""
 
 
 class Method(nn.Module, ABC):
