@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from rich.filesize import decimal
+
 from ..data.index import build_index
 from ..spec.errors import StorageError
 from ..spec.identity import resolved_yaml, run_name, spec_hash
@@ -12,8 +14,6 @@ from ..spec.rules import worker_counts_allowed
 from .cluster import connected
 from .prepare import VIEWS_PER_IMAGE, make_plan
 from .resources import choose_workers
-
-MIB = 1024 * 1024
 
 
 def plan_lines(job: PretrainSpec, *, debug: bool = False) -> Iterator[str]:
@@ -66,10 +66,10 @@ def _data_lines(job: PretrainSpec, workers: int) -> Iterator[str]:
     window_images = plan.steps_per_window * plan.images_per_step_global
     yield (
         f"windows: {plan.total_windows:,} of {plan.steps_per_window} steps "
-        f"({window_images:,} images, about {window_images * mean_bytes / MIB:.1f} MiB in a read task)"
+        f"({window_images:,} images, about {decimal(int(window_images * mean_bytes))} in a read task)"
     )
     view_bytes = VIEWS_PER_IMAGE * 3 * job.augment.image_size**2
     yield (
-        f"bytes: {images * mean_bytes / MIB:,.1f} MiB read an epoch, "
-        f"{images * view_bytes / MIB:,.1f} MiB of views through the object store"
+        f"bytes: {decimal(int(images * mean_bytes))} read an epoch, "
+        f"{decimal(images * view_bytes)} of views through the object store"
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from ..data.index import SourceIndex, build_index, load_index, save_index
 from ..data.plan import Plan
@@ -43,14 +42,6 @@ class PreparedRun:
     @property
     def plan(self) -> Plan:
         return self.stream.plan
-
-    @property
-    def bytes_per_epoch(self) -> int:
-        """Encoded bytes of one epoch, from the sources' sizes and shares."""
-        images = self.plan.steps_per_epoch * self.plan.images_per_step_global
-        mean_bytes = [int(index.file_bytes.sum()) / index.num_records for index in self.stream.indexes]
-        shares = self.plan.exact_shares
-        return int(images * sum(float(s) * b for s, b in zip(shares, mean_bytes, strict=True)))
 
 
 def prepare_run(job: PretrainSpec, log: Callable[[str], None]) -> PreparedRun:
@@ -141,17 +132,3 @@ def _labelled(job: PretrainSpec, indexes: tuple[SourceIndex, ...]) -> LabelledSe
         job.data.image_pixels_max,
         job.evaluate.images_per_batch,
     )
-
-
-def describe(prepared: PreparedRun) -> dict[str, Any]:
-    """Sizes a user wants to see before starting."""
-    plan = prepared.plan
-    return {
-        "images": plan.records,
-        "shares": [float(share) for share in plan.exact_shares],
-        "steps_per_epoch": plan.steps_per_epoch,
-        "total_steps": plan.total_steps,
-        "windows": plan.total_windows,
-        "steps_per_window": plan.steps_per_window,
-        "bytes_per_epoch": prepared.bytes_per_epoch,
-    }

@@ -67,7 +67,7 @@ def _results(answer: dict[str, Any], wall_s: float, marks: dict[str, float]) -> 
 
 
 def _startup(marks: dict[str, float]) -> dict[str, float]:
-    """Seconds of each stage from the command to the first batch, in the order they ended."""
+    """Seconds of each stage from the command until it trains, in the order they ended."""
     ordered = sorted(marks.items(), key=lambda mark: mark[1])
     stages = {name: at - ordered[i][1] for i, (name, at) in enumerate(ordered[1:])}
     return {**stages, "total": ordered[-1][1] - ordered[0][1]}
@@ -81,10 +81,10 @@ def present(prepared: PreparedRun, results: dict[str, Any], progress: Progress) 
     report = write_report(prepared.run.store)
     for line in result_lines(results):
         progress.log(line)
-    startup = results["startup_s"].get("total", 0.0)
     progress.log(
         f"{results['images_per_s']:.0f} images/s, data wait {results['data_wait_share']:.1%}, "
-        f"first batch {startup:.0f} s after the command, {duration(results['wall_s'])} in all"
+        f"ready to train {results['startup_s']['total']:.0f} s after the command, "
+        f"{duration(results['wall_s'])} in all"
     )
     progress.log(f"report: {report}")
     return {**results, "report": report}

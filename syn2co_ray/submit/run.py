@@ -5,8 +5,6 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import psutil
@@ -29,17 +27,17 @@ def run_job(job: PretrainSpec, console: Console, *, debug: bool = False) -> dict
         Syn2coError: anything else that went wrong, with what to do.
     """
     marks = {"command": psutil.Process().create_time(), "started": time.time()}
-    with Progress(console) as progress, _stop_signals() as stop:
+    with Progress(console) as progress, _StopSignals() as stop:
         progress.log(f"run {run_name(job)}")
         # Ray itself first: two threads that import one package can see it half made.
         import ray  # noqa: F401
 
         preparing = _Background(lambda: _prepared(job, progress))
         with connected(debug=debug) as cluster:
+            stop.listen()
             marks["ray started"] = time.time()
             workers = choose_workers(job, cluster.cpus, cluster.gpus).workers
             prepared = preparing.result()
-            from .prepare import describe
             from .pretraining import present, train
 
             marks["data prepared"] = time.time()
@@ -47,12 +45,12 @@ def run_job(job: PretrainSpec, console: Console, *, debug: bool = False) -> dict
             if finished is not None and finished["status"] == "finished":
                 progress.log("this run is finished; its results:")
                 return present(prepared, finished, progress)
-            sizes = describe(prepared)
+            plan = prepared.plan
             progress.log(
-                f"{sum(sizes['images']):,} images, {sizes['steps_per_epoch']} steps an epoch, "
-                f"{sizes['total_steps']} steps in all, {workers} workers"
+                f"{sum(plan.records):,} images, {plan.steps_per_epoch} steps an epoch, "
+                f"{plan.total_steps} steps in all, {workers} workers"
             )
-            results = train(prepared, workers, progress, stop, marks)
+            results = train(prepared, workers, progress, stop.asked, marks)
     if results["status"] == "interrupted":
         present(prepared, results, progress)
         raise RunInterrupted(
@@ -94,22 +92,30 @@ class _Background:
         return self._value
 
 
-@contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
-    """SIGINT and SIGTERM set the event; a second one stops at once, as it would without us."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
+class _StopSignals:
+    """SIGINT and SIGTERM set `asked`; a second one stops at once, as it would without us."""
 
-    def handle(number: int, frame: Any) -> None:
-        if asked.is_set():
-            raise KeyboardInterrupt
-        asked.set()
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+        self._before: dict[int, Any] = {}
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
+    def __enter__(self) -> _StopSignals:
+        self.listen()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for number, handler in self._before.items():
             signal.signal(number, handler)
+
+    def listen(self) -> None:
+        """Take the signals, again after `ray.init`: it puts a handler for SIGTERM that ends the process."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before = signal.signal(number, self._handle)
+            self._before.setdefault(number, before)
+
+    def _handle(self, number: int, frame: Any) -> None:
+        if self.asked.is_set():
+            raise KeyboardInterrupt
+        self.asked.set()

@@ -38,6 +38,7 @@ class LoopOutcome:
     step: int
     """Steps done, over all starts of the run."""
     images_per_s: float
+    """Over all starts, once fed; 0 when no start did two steps."""
     data_wait_share: float
     quarantined_images: int
     images_seen: int
@@ -67,9 +68,8 @@ class TrainLoop:
         self.resumed_from_steps: list[int] = []
         self.notes: list[str] = []
         self.metrics: list[dict[str, Any]] = []
-        self._busy_s = 0.0
-        self._waited_s = 0.0
-        self._timed_steps = 0
+        # Over all starts of the run, without the first step of each: it waits for the stream to fill.
+        self.clock = {"steps": 0.0, "busy_s": 0.0, "waited_s": 0.0}
         self._started = False
 
     @property
@@ -111,6 +111,7 @@ class TrainLoop:
         self.images_seen = checkpoint.state["images_seen"]
         self.quarantined = {entry["key"]: entry for entry in checkpoint.state["quarantined"]}
         self.quarantined_images = checkpoint.state["quarantined_images"]
+        self.clock = dict(checkpoint.state["clock"])
         self.resumed_from_steps = [*checkpoint.state["resumed_from_steps"], self.step]
         self.notes.append(f"resumed from step {self.step}")
 
@@ -165,10 +166,10 @@ class TrainLoop:
             self.skipped_in_a_row = 0
         else:
             self.skipped_in_a_row += 1
-        if self._started:  # the first step after a start waits for the stream to fill
-            self._busy_s += step_time_s
-            self._waited_s += waited_s
-            self._timed_steps += 1
+        if self._started:
+            self.clock["steps"] += 1
+            self.clock["busy_s"] += step_time_s
+            self.clock["waited_s"] += waited_s
         self._started = True
         if self.is_first:
             row = self._metrics_row(outcome, step_time_s, waited_s)
@@ -228,6 +229,7 @@ class TrainLoop:
             "images_seen": self.images_seen,
             "quarantined": list(self.quarantined.values()),
             "quarantined_images": self.quarantined_images,
+            "clock": self.clock,
             "resumed_from_steps": self.resumed_from_steps,
             "torch": torch.__version__,
         }
@@ -245,12 +247,13 @@ class TrainLoop:
             self.run.write_json_lines(QUARANTINE_FILE, rows)
 
     def _outcome(self, status: str) -> LoopOutcome:
-        images = self._timed_steps * self.job.train.images_per_step_global
+        images = self.clock["steps"] * self.job.train.images_per_step_global
+        busy_s = self.clock["busy_s"]
         return LoopOutcome(
             status,
             self.step,
-            images / self._busy_s if self._busy_s else 0.0,
-            self._waited_s / self._busy_s if self._busy_s else 0.0,
+            images / busy_s if busy_s else 0.0,
+            self.clock["waited_s"] / busy_s if busy_s else 0.0,
             self.quarantined_images,
             self.images_seen,
             self.resumed_from_steps,

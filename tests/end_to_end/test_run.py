@@ -7,12 +7,14 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
-from tests.train.local_run import TINY
+from tests.train.local_run import TINY, prepared
 
 RUN_TIMEOUT_S = 400
 
@@ -46,32 +48,51 @@ def only_run(folder: Path) -> Path:
     return run
 
 
-@pytest.mark.ray
-def test_run_stopped_by_ctrl_c_resumes_with_another_worker_count_and_finishes(tmp_path):
-    job = write_job(tmp_path)
-    two = "train.workers={min: 2, max: 2, cpus_each: 0.5}"
-    first = start(job, two)
+def stopped(run: subprocess.Popen[str], when: str, stop: Callable[[], None]) -> str:
+    """Output of a run that is stopped when a line starts with `when`; it must say how to go on."""
     lines = []
-    for line in first.stdout:
+    for line in run.stdout:
         lines.append(line)
-        if line.startswith("epoch 1/60"):
-            os.killpg(first.pid, signal.SIGINT)  # what a terminal does at Ctrl-C
-    assert first.wait(RUN_TIMEOUT_S) == 130, "".join(lines)
+        if line.startswith(when):
+            stop()
+    out = "".join(lines)
+    assert run.wait(RUN_TIMEOUT_S) == 130, out
     assert "run the same command to resume" in lines[-1]
+    return out
+
+
+def results_of(run: Path) -> dict[str, Any]:
+    return json.loads((run / "results.json").read_text())
+
+
+@pytest.mark.ray
+def test_a_run_stopped_by_ctrl_c_and_by_sigterm_resumes_with_another_worker_count_and_finishes(tmp_path):
+    job = write_job(tmp_path)
+    one = "train.workers={min: 1, max: 1, cpus_each: 0.5}"
+    first = start(job, "train.workers={min: 2, max: 2, cpus_each: 0.5}")
+    # What a terminal does at Ctrl-C: the signal goes to the whole group.
+    stopped(first, "epoch 1/60", lambda: os.killpg(first.pid, signal.SIGINT))
     run = only_run(tmp_path)
-    stopped = json.loads((run / "results.json").read_text())
-    assert stopped["status"] == "interrupted"
-    assert 0 < stopped["steps"] < 300
-    assert (run / f"checkpoints/step-{stopped['steps']:09d}/MANIFEST.json").is_file()
+    interrupted = results_of(run)
+    assert interrupted["status"] == "interrupted"
+    assert 0 < interrupted["steps"] < 300
+    assert (run / f"checkpoints/step-{interrupted['steps']:09d}/MANIFEST.json").is_file()
     assert (run / "report.html").is_file()
 
-    second = start(job, "train.workers={min: 1, max: 1, cpus_each: 0.5}")
-    out, _ = second.communicate(timeout=RUN_TIMEOUT_S)
-    assert second.returncode == 0, out
-    assert f"resumed from step {stopped['steps']}" in out
-    results = json.loads((run / "results.json").read_text())
+    second = start(job, one)
+    # What a scheduler does: the signal goes to the command alone.
+    out = stopped(second, "epoch ", second.terminate)
+    assert f"resumed from step {interrupted['steps']}" in out
+    terminated = results_of(run)
+    assert interrupted["steps"] < terminated["steps"] < 300
+
+    third = start(job, one)
+    out, _ = third.communicate(timeout=RUN_TIMEOUT_S)
+    assert third.returncode == 0, out
+    results = results_of(run)
     assert results["status"] == "finished"
     assert results["steps"] == 300
+    assert results["resumed_from_steps"] == [interrupted["steps"], terminated["steps"]]
     assert [row["features"] for row in results["rows"]] == ["trained encoder", "random encoder", "raw pixels"]
     assert results["rows"][2]["knn_top1_percent"]["5"] > 95
     assert all(0 < row["linear_top1_percent"] <= 100 for row in results["rows"])
@@ -87,9 +108,18 @@ def test_run_stopped_by_ctrl_c_resumes_with_another_worker_count_and_finishes(tm
     assert out.splitlines()[-1] == f"report: {run / 'report.html'}"
     assert "images/s, data wait" in out
 
-    third = start(job)
-    out, _ = third.communicate(timeout=RUN_TIMEOUT_S)
-    assert third.returncode == 0
+    # As if the driver had died between the last checkpoint and the results: only they are made again.
+    (run / "results.json").unlink()
+    fourth = start(job, one)
+    out, _ = fourth.communicate(timeout=RUN_TIMEOUT_S)
+    assert fourth.returncode == 0, out
+    again = results_of(run)
+    assert again["rows"] == results["rows"]
+    assert again["images_per_s"] == results["images_per_s"] > 0
+
+    fifth = start(job)
+    out, _ = fifth.communicate(timeout=RUN_TIMEOUT_S)
+    assert fifth.returncode == 0
     assert "this run is finished" in out
 
 
@@ -109,16 +139,37 @@ def test_broken_data_ends_the_run_with_one_message_and_exit_3(tmp_path):
     assert "Traceback" not in out
 
 
-@pytest.mark.ray
-def test_plan_shows_the_run_and_refuses_what_cannot_be_scheduled(tmp_path):
-    job = write_job(tmp_path)
-    words = [sys.executable, "-m", "syn2co_ray.cli", "plan", str(job)]
-    refused = subprocess.run(
-        [*words, "train.workers={min: 32, max: 32, cpus_each: 64}"],
+def plan(job: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "syn2co_ray.cli", "plan", str(job), *overrides],
         capture_output=True,
         text=True,
         timeout=RUN_TIMEOUT_S,
     )
+
+
+@pytest.mark.ray
+def test_plan_shows_the_run_and_refuses_what_cannot_be_scheduled(tmp_path):
+    prepared(tmp_path)  # its digits serve here
+    job = write_job(tmp_path)
+    shown = plan(
+        job,
+        "train.workers={min: 1, max: 2, cpus_each: 0.001}",
+        "augment.actors={min: 1, max: 3, cpus_each: 0.001}",
+        "data.reader_cpus_each=0.001",
+    )
+    assert shown.returncode == 0, shown.stderr
+    assert "images_per_step_global: 32" in shown.stdout
+    assert "cluster: this machine, 1 node(s)" in shown.stdout
+    assert "asked: 0.004 CPUs, 0 GPUs for 2 workers, 1 to 3 augmentation actors, readers" in shown.stdout
+    assert "worker counts allowed: 1, 2" in shown.stdout
+    assert "1,408 images, 6 files" in shown.stdout
+    assert "steps: 5 an epoch x 60 epochs = 300 of 32 images (16 a worker)" in shown.stdout
+    assert "windows: 120 of 4 steps (128 images, about " in shown.stdout
+    assert "245.8 kB of views through the object store" in shown.stdout
+    assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").glob("*/checkpoints"))
+
+    refused = plan(job, "train.workers={min: 32, max: 32, cpus_each: 64}")
     assert refused.returncode == 5
     assert "ask for 2049.5 CPUs" in refused.stderr
     assert "images_per_step_global: 32" in refused.stdout

@@ -10,7 +10,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from syn2co_ray.spec.errors import DataError, SpecError, StorageError
-from syn2co_ray.submit.prepare import describe
 from syn2co_ray.submit.sheet import first_views
 from tests.train.local_run import prepared
 
@@ -32,10 +31,8 @@ def test_run_folder_holds_spec_provenance_and_index_before_training(tmp_path):
     assert provenance["data"][0]["records"] == run.plan.records[0] > 1400
     assert provenance["libraries"]["torch"]
     assert (folder / "spec.yaml").read_text().startswith("kind: pretrain")
-    sizes = describe(run)
-    assert sizes["steps_per_epoch"] == 5
-    assert sizes["windows"] == 2 * 4
-    assert 0 < sizes["bytes_per_epoch"] < 1_000_000
+    assert run.plan.steps_per_epoch == 5
+    assert run.plan.total_windows == 2 * 4
 
 
 def test_eval_set_without_labels_is_refused(tmp_path):
