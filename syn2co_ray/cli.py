@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from .spec.errors import Syn2coError
+from .spec.errors import Fault, SpecError, Syn2coError
 from .spec.identity import json_schema, resolved_yaml, run_name
 from .spec.load import load_job
 
@@ -56,20 +56,32 @@ def _guarded(call: Callable[[], Any], debug: bool) -> Any:
 
 
 @app.command(epilog=EXIT_CODES)
-def run(job: JobFile, overrides: Overrides = None, debug: Debug = False) -> None:
+def run(
+    words: Annotated[list[str], typer.Argument(metavar="JOB.yaml... [KEY.PATH=VALUE]...")],
+    debug: Debug = False,
+) -> None:
     """Run a job here, or on the Ray cluster that RAY_ADDRESS names.
 
     Trains, evaluates and writes a report into the run's folder. The same command again resumes a
     stopped run from its newest checkpoint. Ctrl-C publishes a checkpoint before it stops.
+    Several job files run one after the other and end with one table of them all; values after them
+    replace those of every file.
 
     Example: syn2co run jobs/quickstart.yaml train.epochs=5 train.workers=1
     """
 
     def work() -> None:
-        spec = load_job(job, overrides or ())
-        from .submit.run import run_job
+        files = [word for word in words if "=" not in word]
+        overrides = [word for word in words if "=" in word]
+        if not files:
+            raise SpecError([Fault("JOB.yaml", "no job file", "one or more", "see the examples in jobs/")])
+        specs = [load_job(file, overrides) for file in files]
+        from .submit.run import run_job, run_jobs
 
-        run_job(spec, Console(), debug=debug)
+        if len(specs) == 1:
+            run_job(specs[0], Console(), debug=debug)
+        else:
+            run_jobs(specs, Console(), debug=debug)
 
     _guarded(work, debug)
 

@@ -29,7 +29,7 @@ from .run_files import (
     RunFiles,
     load_run_files,
 )
-from .table import percent, table_cells
+from .table import TRAINED, percent, table_cells
 
 QUARANTINE_ROWS_MAX = 50
 _RECENT_STEPS = 200
@@ -132,7 +132,7 @@ def _accuracy_tiles(run: RunFiles) -> list[Tile]:
     """The trained encoder's row; while a run is under way, its latest measurement."""
     k = _headline_k(run)
     rows = run.results.rows if run.results else []
-    trained = next((row for row in rows if row.features.startswith("trained")), None)
+    trained = next((row for row in rows if row.features.startswith(TRAINED)), None)
     if trained is not None:
         knn = percent(trained.knn_top1_percent.get(k)) if k is not None else percent(None)
         return [

@@ -2,39 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
-
-from rich.table import Table
-from rich.text import Text
 
 from .run_files import ResultRow, Results
 
 NOT_MEASURED = "not measured"
-
-
-def result_table(results: dict[str, Any]) -> Table:
-    """The rows of `results.json` for a terminal.
-
-    Raises:
-        pydantic.ValidationError: the mapping is no content of results.json.
-    """
-    rows = Results.model_validate(results).rows
-    table = Table(title="Top-1 accuracy, percent")
-    header, *lines = table_cells(rows)
-    for position, name in enumerate(header):
-        table.add_column(name, justify="right" if position else "left")
-    for line in lines:
-        table.add_row(*(Text(cell) for cell in line))
-    return table
+TRAINED = "trained"
+"""How the name of a trained encoder's row begins."""
 
 
 def result_lines(results: dict[str, Any]) -> list[str]:
-    """The same as plain text, columns aligned: for logs and pipes.
+    """The rows of `results.json` as plain text, columns aligned.
 
     Raises:
         pydantic.ValidationError: the mapping is no content of results.json.
     """
-    cells = table_cells(Results.model_validate(results).rows)
+    return aligned(table_cells(Results.model_validate(results).rows))
+
+
+def joint_lines(results: Mapping[str, dict[str, Any]]) -> list[str]:
+    """One table of several runs, as plain text.
+
+    Each run gives the row of its trained encoder, under its name; the first run that has baselines gives
+    those (runs of one table share encoder and data, or their baselines mean nothing to each other).
+
+    Args:
+        results: name of a run -> content of its results.json.
+
+    Raises:
+        pydantic.ValidationError: a mapping is no content of results.json.
+    """
+    trained: list[ResultRow] = []
+    baselines: list[ResultRow] = []
+    for name, content in results.items():
+        rows = Results.model_validate(content).rows
+        own = [row for row in rows if row.features.startswith(TRAINED)]
+        trained += [row.model_copy(update={"features": name}) for row in own]
+        if not baselines:
+            baselines = [
+                row.model_copy(update={"features": f"{row.features} (of {name})"})
+                for row in rows
+                if row not in own
+            ]
+    return aligned(table_cells([*baselines, *trained]))
+
+
+def aligned(cells: list[list[str]]) -> list[str]:
+    """Rows of equal length as lines: the first column to the left, the others to the right."""
     widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
     return [
         "  ".join(

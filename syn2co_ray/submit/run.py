@@ -5,18 +5,48 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import psutil
 from rich.console import Console
 
-from ..spec.errors import RunInterrupted
+from ..spec.errors import RunInterrupted, Syn2coError
 from ..spec.identity import run_name
 from ..spec.job import PretrainSpec
 from ..storage.run_layout import RESULTS_FILE
 from .cluster import connected
 from .progress import Progress
 from .resources import choose_workers
+
+
+def run_jobs(jobs: Sequence[PretrainSpec], console: Console, *, debug: bool = False) -> None:
+    """Run jobs one after the other on one cluster connection, and end with one table of them all.
+
+    A job that fails does not keep the others from running. The same jobs again: those that are finished are
+    only shown.
+
+    Raises:
+        RunInterrupted: a job was stopped; the ones after it are not started.
+        Syn2coError: the first failure, after the other jobs have run.
+    """
+    failures: list[Syn2coError] = []
+    results: dict[str, dict[str, Any]] = {}
+    with connected(debug=debug):
+        for job in jobs:
+            try:
+                results[job.name] = run_job(job, console, debug=debug)
+            except RunInterrupted:
+                raise
+            except Syn2coError as error:
+                failures.append(error)
+                console.print(f"error in {job.name}: {error}", highlight=False, markup=False, soft_wrap=True)
+    from ..report.table import joint_lines
+
+    for line in joint_lines(results):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    if failures:
+        raise failures[0]
 
 
 def run_job(job: PretrainSpec, console: Console, *, debug: bool = False) -> dict[str, Any]:

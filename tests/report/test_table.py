@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import io
-
 import pytest
 from pydantic import ValidationError
-from rich.console import Console
 
-from syn2co_ray.report.table import result_lines, result_table
+from syn2co_ray.report.table import joint_lines, result_lines
 
 RESULTS = {
     "status": "finished",
@@ -42,12 +39,13 @@ def test_no_rows_only_the_header_is_left():
     assert result_lines({"status": "interrupted"}) == ["features  linear top-1 %"]
 
 
-def test_terminal_table_shows_the_same_figures_and_no_markup():
-    results = {"status": "finished", "rows": [{**RESULTS["rows"][0], "features": "[red]trained[/red]"}]}
-    output = io.StringIO()
-    Console(file=output, width=200).print(result_table(results))
-    for text in ("94.17", "93.06", "81.00", "96.39", "k-NN top-1 % (k=100)", "[red]trained[/red]"):
-        assert text in output.getvalue()
+def test_several_runs_share_one_table_and_baselines_are_shown_once():
+    moby = {"status": "finished", "rows": [{"features": "trained encoder", "knn_top1_percent": {"10": 61.5}}]}
+    header, *lines = joint_lines({"synby": RESULTS, "moby": moby})
+    assert header.split("  ")[0] == "features"
+    assert [line.split("  ")[0] for line in lines] == ["raw pixels (of synby)", "synby", "moby"]
+    assert lines[1].split()[1:] == ["94.17", "93.06", "81.00", "96.39"]
+    assert lines[2].split()[1] == "61.50"
 
 
 def test_content_that_is_no_result_is_refused():
