@@ -15,7 +15,7 @@ from rich.console import Console
 
 from .spec.errors import Fault, SpecError, Syn2coError
 from .spec.identity import json_schema, resolved_yaml, run_name
-from .spec.load import load_job
+from .spec.load import load_job, load_jobs
 
 app = typer.Typer(
     help="Self-supervised training of vision models on Ray, with synthesized hard negatives.",
@@ -75,7 +75,7 @@ def run(
         overrides = [word for word in words if "=" in word]
         if not files:
             raise SpecError([Fault("JOB.yaml", "no job file", "one or more", "see the examples in jobs/")])
-        specs = [load_job(file, overrides) for file in files]
+        specs = load_jobs(files, overrides)
         from .submit.run import run_job, run_jobs
 
         if len(specs) == 1:

@@ -28,8 +28,11 @@ class Fault:
     allowed: str = ""
     next_step: str = ""
     line: int | None = None
+    file: str = ""
+    """Where `line` is, when not in the file that is being checked (a base of it)."""
 
     def render(self, file: str = "") -> str:
+        file = self.file or file
         place = f"{file}:{self.line}: " if file and self.line else ""
         text = f"{place}{self.where}: {self.got}"
         if self.allowed:
@@ -54,7 +57,7 @@ class Syn2coError(Exception):
 
 
 class SpecError(Syn2coError):
-    """All faults of one job file, found before any cluster time is spent."""
+    """All faults of one job file, or of several, found before any cluster time is spent."""
 
     exit_code = 2
 

@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel
 
 from .job import PretrainSpec
+from .job_file import BASE
 
 SHORT_HASH_LENGTH = 8
 
@@ -42,6 +43,10 @@ def run_name(spec: PretrainSpec) -> str:
 def json_schema() -> dict[str, Any]:
     """JSON Schema of a job file, for editors and for checks outside this package."""
     schema = PretrainSpec.model_json_schema(mode="validation")
+    base = {"type": "string", "description": "Another job file whose values this one's replace."}
+    schema["properties"] = {BASE: base, **schema["properties"]}
+    # What a file with a base leaves out may be in that base.
+    schema["anyOf"] = [{"required": [BASE]}, {"required": schema.pop("required")}]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 

@@ -32,14 +32,21 @@ class YamlDocument:
 
     values: dict[str, Any]
     lines: dict[str, int] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+    """Dotted keys that were taken over from another file -> that file."""
 
     def line_of(self, dotted: str) -> int | None:
-        """Line of a dotted key, or of its nearest parent that is written in the file."""
-        while dotted:
-            if dotted in self.lines:
-                return self.lines[dotted]
+        """Line of a dotted key, or of its nearest parent that is written in a file."""
+        return self.lines.get(self._written(dotted))
+
+    def file_of(self, dotted: str) -> str:
+        """The other file that this line is in; empty for the job file itself."""
+        return self.files.get(self._written(dotted), "")
+
+    def _written(self, dotted: str) -> str:
+        while dotted and dotted not in self.lines:
             dotted = dotted.rpartition(".")[0]
-        return None
+        return dotted
 
 
 def parse_yaml(text: str, file: str) -> YamlDocument:

@@ -1,0 +1,62 @@
+"""A job file, and the files it builds on, as one document.
+
+`base: other.yaml` (a path relative to the file that says so) takes over another file's values; the keys
+written here replace them one by one, lists as a whole. A base may have a base.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from .errors import Fault, SpecError
+from .yaml_source import YamlDocument, parse_yaml
+
+BASE = "base"
+
+
+def read_job_file(path: str | Path) -> YamlDocument:
+    """Values of a job file over those of its base, with the place of every key.
+
+    Raises:
+        SpecError: a file that cannot be read or parsed, or that builds on itself.
+    """
+    return _read(Path(path), [])
+
+
+def _read(path: Path, above: list[Path]) -> YamlDocument:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        step = f"mend `{BASE}` in {above[-1]}" if above else "check the path; examples are in jobs/"
+        raise SpecError([Fault(str(path), str(error), "a readable YAML job file", step)]) from None
+    own = parse_yaml(text, str(path))
+    base = own.values.pop(BASE, None)
+    if base is None:
+        return own
+    line = own.lines.pop(BASE)
+    if not isinstance(base, str):
+        fault = Fault(BASE, f"got {base!r}", "the path of another job file", line=line)
+        raise SpecError([fault], str(path))
+    chain = [*above, path]
+    target = path.parent / base
+    if target.resolve() in [file.resolve() for file in chain]:
+        fault = Fault(BASE, f"{base} builds on this file again", "a file without a circle", line=line)
+        raise SpecError([fault], str(path))
+    return _over(_read(target, chain), own, str(target))
+
+
+def _over(base: YamlDocument, own: YamlDocument, base_file: str) -> YamlDocument:
+    files = {key: base.files.get(key, base_file) for key in base.lines if key not in own.lines}
+    return YamlDocument(_merged(base.values, own.values), {**base.lines, **own.lines}, files)
+
+
+def _merged(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in own.items():
+        below = merged.get(key)
+        if isinstance(below, dict) and isinstance(value, dict):
+            merged[key] = _merged(below, value)
+        else:
+            merged[key] = value
+    return merged
