@@ -11,7 +11,7 @@ from typing import Any
 
 from syn2co_ray.spec.method import MethodSpec
 
-from . import moby, synby
+from . import byol, moby, moco, moco_v3
 from .backbones import build_backbone, num_features
 from .contract import Method, MethodOutput, StepContext
 
@@ -26,8 +26,12 @@ __all__ = [
 ]
 
 FRAMEWORKS: dict[str, Callable[[Any, int, int], Method]] = {
+    "moco_v2": moco.build,
+    "synco": moco.build,
     "moby": moby.build,
-    "synby": synby.build,
+    "synby": moby.build,
+    "moco_v3": moco_v3.build,
+    "byol": byol.build,
 }
 """Name -> builder, called with that framework's own section of the spec, image size and seed."""
 

@@ -43,6 +43,8 @@ class StepContext:
     """This rank's rows are [first_row, first_row + rows of its views)."""
     group: ProcessGroup | None = None
     """Ranks that share the step. None: the default group when one is initialised, else this process."""
+    images_per_epoch: int | None = None
+    """`data.images_per_epoch`; None when the job leaves it to its sources."""
 
     def loss_scale(self, rows: int) -> float:
         """Factor on the SUM of this rank's `rows` losses, so that DDP's mean over ranks is the global mean.

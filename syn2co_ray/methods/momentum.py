@@ -33,9 +33,10 @@ class MomentumUpdate(nn.Module):
 
     last_step: Tensor
 
-    def __init__(self, base: float) -> None:
+    def __init__(self, base: float, *, rises: bool = True) -> None:
+        """Momentum `base` at step 0; it rises to 1 by a cosine, or stays (MoCo v2) without `rises`."""
         super().__init__()
-        self.base = base
+        self.base, self.rises = base, rises
         self.register_buffer("last_step", torch.tensor(-1, dtype=torch.int64))
         # A host copy, so that a step does not wait for the device; None: read the buffer.
         self._last_step: int | None = None
@@ -49,7 +50,7 @@ class MomentumUpdate(nn.Module):
 
         Only parameters are averaged; the target's batch-norm statistics are its own (as in MoBY).
         """
-        momentum = momentum_at(step, total_steps, self.base)
+        momentum = momentum_at(step, total_steps, self.base) if self.rises else self.base
         if self._last_step is None:
             self._last_step = int(self.last_step)
         if self._last_step != step:

@@ -6,6 +6,7 @@ import copy
 import difflib
 import typing
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from .errors import Fault, SpecError
 from .job import PretrainSpec
+from .job_file import read_job_file
 from .rules import cross_field_faults
 from .yaml_source import YamlDocument, parse_scalar, parse_yaml
 
@@ -23,25 +25,43 @@ def load_job(path: str | Path, overrides: Sequence[str] = ()) -> PretrainSpec:
     """Read, override and check a job file.
 
     Args:
-        path: YAML file.
+        path: YAML file; `base: other.yaml` in it takes over another file's values (see `job_file`).
         overrides: `key.path=value` texts; values are read as YAML, list items by position
             (`data.train.0.share=0.5`).
 
     Raises:
         SpecError: with all faults found, dotted keys and line numbers.
     """
-    file = str(path)
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        fault = Fault(file, str(error), "a readable YAML job file", "check the path; examples are in jobs/")
-        raise SpecError([fault]) from None
-    return load_text(text, overrides, file)
+    return _checked(read_job_file(path), overrides, str(path))
+
+
+def load_jobs(paths: Sequence[str | Path], overrides: Sequence[str] = ()) -> list[PretrainSpec]:
+    """Several job files, with the same overrides.
+
+    Raises:
+        SpecError: with all faults of all files, or two jobs of one name.
+    """
+    jobs: list[PretrainSpec] = []
+    faults: list[Fault] = []
+    for path in paths:
+        try:
+            jobs.append(load_job(path, overrides))
+        except SpecError as error:
+            faults += [replace(fault, file=fault.file or error.file) for fault in error.faults]
+    names = [job.name for job in jobs]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        faults.append(Fault("name", f"{names.count(name)} jobs are called {name}", next_step="rename one"))
+    if faults:
+        raise SpecError(faults, ", ".join(map(str, paths)))
+    return jobs
 
 
 def load_text(text: str, overrides: Sequence[str] = (), file: str = "job.yaml") -> PretrainSpec:
     """As `load_job`, from the YAML text itself."""
-    document = parse_yaml(text, file)
+    return _checked(parse_yaml(text, file), overrides, file)
+
+
+def _checked(document: YamlDocument, overrides: Sequence[str], file: str) -> PretrainSpec:
     values, faults = _with_overrides(document.values, overrides)
     if faults:
         raise SpecError(faults, file)
@@ -76,7 +96,8 @@ def build_spec(
             Fault(fault.where, fault.got, fault.allowed, fault.next_step, document.line_of(fault.where))
         )
     if faults or spec is None:
-        raise SpecError(sorted(faults, key=lambda f: (f.line or 0, f.where)), file)
+        placed = [replace(fault, file=document.file_of(fault.where)) for fault in faults]
+        raise SpecError(sorted(placed, key=lambda f: (f.file, f.line or 0, f.where)), file)
     return spec
 
 
@@ -158,6 +179,8 @@ def _readable(item: Any, model: type[BaseModel], values: dict[str, Any], documen
     location = _without_tags(item["loc"], values)
     dotted = ".".join(str(part) for part in location)
     line = document.line_of(dotted)
+    if item["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        return _unknown_kind(item, dotted, model, document)
     if item["type"] == "extra_forbidden":
         known = _known_keys(model, item["loc"][:-1])
         return Fault(dotted, "unknown key", ", ".join(known), _nearest(str(location[-1]), known), line)
@@ -166,6 +189,16 @@ def _readable(item: Any, model: type[BaseModel], values: dict[str, Any], documen
     got = item.get("input")
     shown = "a mapping" if isinstance(got, dict) else repr(got)
     return Fault(dotted, f"got {shown}", item["msg"], line=line)
+
+
+def _unknown_kind(item: Any, dotted: str, model: type[BaseModel], document: YamlDocument) -> Fault:
+    """The key that chooses a section's form (`method.framework`) is missing, or names no form there is."""
+    key, tag = item["ctx"]["discriminator"].strip("'"), item["ctx"].get("tag")
+    forms = [found.model_fields[key].annotation for found in _model_at(model, item["loc"])]
+    known = [name for form in forms for name in typing.get_args(form)]
+    where = f"{dotted}.{key}"
+    got, nearest = ("missing", f"add {key}:") if tag is None else (f"got {tag!r}", _nearest(tag, known))
+    return Fault(where, got, ", ".join(known), nearest, document.line_of(where))
 
 
 def _without_tags(location: tuple[Any, ...], values: Any) -> list[Any]:

@@ -6,11 +6,12 @@ take the framework's published value.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from .base import Section
+from .compat import filled_in
 from .negatives import NegativesSpec
 
 
@@ -53,6 +54,14 @@ class MobySpec(TargetSpec):
     """Synthesized negatives (synby)."""
     compat: Literal["synco_v2"] | None = None
     """Do what the published code of SynCo-v2 does where it differs from its paper."""
+    compat_world_size: int = Field(default=1, ge=1)
+    """GPUs of the run that `compat` follows: that code counts the epochs of `active_epochs` by the images of
+    one GPU, so with W of them epoch e begins in real epoch e W. How many workers we have does not matter."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _published_values(cls, value: Any) -> Any:
+        return filled_in(value) if isinstance(value, dict) else value
 
 
 class MocoSpec(BackboneSpec):
@@ -79,6 +88,11 @@ class MocoSpec(BackboneSpec):
     compat: Literal["synco_v1"] | None = None
     """Do what the published code of SynCo does where it differs from its paper."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _published_values(cls, value: Any) -> Any:
+        return filled_in(value) if isinstance(value, dict) else value
+
 
 class MocoV3Spec(TargetSpec):
     """MoCo v3: no queue, the other images of the global batch are the negatives."""
@@ -86,8 +100,9 @@ class MocoV3Spec(TargetSpec):
     framework: Literal["moco_v3"]
     temperature: float = Field(default=0.2, gt=0)
     """InfoNCE temperature."""
-    freeze_patch_projection: bool = True
-    """Keep a ViT's patch projection at its random start (steadier training)."""
+    freeze_patch_projection: bool | None = None
+    """Keep a ViT's patch projection at its random start (steadier training). Left out: yes, where there is
+    one."""
 
 
 class ByolSpec(TargetSpec):

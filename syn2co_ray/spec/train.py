@@ -29,7 +29,10 @@ class OptimizerSpec(Section):
     schedule_every: Literal["step", "epoch"] = "step"
     """How often the rate changes (SynCo: once an epoch)."""
     weight_decay: float = Field(default=0.05, ge=0)
-    """Decay of matrices; 1-D parameters, biases, positions and tokens have none."""
+    """Decay of the parameters that `weight_decay_of` names; the others have none."""
+    weight_decay_of: Literal["matrices", "matrices_and_tokens", "all"] = "matrices"
+    """matrices: without 1-D parameters, biases, and what the backbone exempts (positions, tokens, bias
+    tables); matrices_and_tokens: those too (DINO, the code of MoBY and SynCo-v2); all: everything (MoCo)."""
     weight_decay_end: float | None = Field(default=None, ge=0)
     """Decay at the end of training, reached by a cosine (DINO: 0.4); constant when left out."""
     betas: tuple[float, float] = Field(default=(0.9, 0.999), strict=False)

@@ -57,12 +57,17 @@ def load_newest(run: Store, spec_hash: str) -> tuple[Checkpoint | None, list[str
 
 
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """Optimizer state as tensors called `<parameter name>/<state name>`, on the CPU."""
+    """Optimizer state as tensors of their own called `<parameter name>/<state name>`, on the CPU.
+
+    What is None is left out (SGD's momentum buffer before a parameter's first gradient); it comes back as
+    None, since it is then not restored.
+    """
     names: dict[torch.Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     return {
-        f"{names[parameter]}/{key}": torch.as_tensor(value).detach().cpu()
+        f"{names[parameter]}/{key}": torch.as_tensor(value).detach().to("cpu", copy=True)
         for parameter, state in optimizer.state.items()
         for key, value in state.items()
+        if value is not None
     }
 
 

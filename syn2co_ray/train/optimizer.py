@@ -1,8 +1,10 @@
-"""AdamW groups and the learning-rate schedule of the MoBY recipe."""
+"""The optimizer: which parameters decay, and the schedules of learning rate and weight decay."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -10,36 +12,106 @@ from torch import nn
 from ..spec.train import OptimizerSpec
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Trainable parameters in two groups: matrices decay, 1-D parameters and biases do not."""
+def parameter_groups(model: nn.Module, spec: OptimizerSpec) -> list[dict[str, object]]:
+    """Trainable parameters in up to two groups: those that decay, and those that do not.
+
+    Each group says in `decays` which one it is, so that a schedule finds it. What decays is
+    `spec.weight_decay_of`.
+    """
+    exempt = set() if spec.weight_decay_of != "matrices" else set(_named_without_decay(model))
     decayed: list[nn.Parameter] = []
     free: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            (free if parameter.ndim <= 1 or name.endswith(".bias") else decayed).append(parameter)
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
+        if not parameter.requires_grad:
+            continue
+        matrix = parameter.ndim > 1 and not name.endswith(".bias")
+        decays = spec.weight_decay_of == "all" or (matrix and name not in exempt)
+        (decayed if decays else free).append(parameter)
+    groups: list[dict[str, object]] = [
+        {"params": decayed, "weight_decay": spec.weight_decay, "decays": True},
+        {"params": free, "weight_decay": 0.0, "decays": False},
+    ]
+    return [group for group in groups if group["params"]]
 
 
-def build_optimizer(model: nn.Module, spec: OptimizerSpec) -> torch.optim.AdamW:
-    """AdamW whose rate is set by `learning_rate` before every step."""
-    groups = parameter_groups(model, spec.weight_decay)
+def _named_without_decay(model: nn.Module) -> Iterator[str]:
+    """Full names of what a timm backbone inside says should not decay: positions, tokens, bias tables."""
+    for path, module in model.named_modules():
+        names = getattr(module, "no_weight_decay", None)
+        if callable(names):
+            yield from (f"{path}.{name}" if path else name for name in names())
+
+
+def build_optimizer(model: nn.Module, spec: OptimizerSpec) -> torch.optim.Optimizer:
+    """AdamW or SGD over the trainable parameters; `Schedule.apply` sets its rates before each step."""
+    groups = parameter_groups(model, spec)
+    if spec.name == "sgd":
+        return torch.optim.SGD(groups, lr=0.0, momentum=spec.sgd_momentum)
     return torch.optim.AdamW(groups, lr=0.0, betas=spec.betas, eps=spec.eps)
 
 
-def learning_rate(
-    spec: OptimizerSpec, *, step: int, steps_per_epoch: int, total_steps: int, images_per_step_global: int
-) -> float:
-    """Rate of global step `step` (from 0): linear warm-up, then cosine to the minimum.
+@dataclass(frozen=True)
+class Schedule:
+    """Learning rate and weight decay at every step of a run, as functions of the step alone.
 
-    All three rates of the spec are scaled by images_per_step_global / images_per_step_of_base_rate. The
-    cosine's clock includes the warm-up (as in the MoBY recipe), so the rate falls slightly where it ends.
+    Warm-up: linear from `learning_rate_warmup_base`, reaching the peak at its end. Then, with p the part
+    of the cosine's clock that has passed,
+
+        rate = low + (peak - low) (1 + cos(pi p)) / 2
+
+    With `cosine_includes_warmup` that clock starts with the run, so the rate falls a little where the
+    warm-up ends (MoBY); otherwise it starts where the warm-up ends (MoCo v3, DINO). The three rates are
+    scaled by images_per_step_global / images_per_step_of_base_rate. With `schedule_every: epoch` a step has
+    the values of its epoch's first step.
+
+    Attributes:
+        spec: section `train.optimizer`.
+        steps_per_epoch: optimizer steps of an epoch.
+        total_steps: optimizer steps of the run.
+        images_per_step_global: global batch.
+        steps_late: how many steps the learning rate lags behind (see `methods.compat`).
     """
-    scale = images_per_step_global / spec.images_per_step_of_base_rate
-    peak, start, low = (
-        scale * rate
-        for rate in (spec.learning_rate_base, spec.learning_rate_warmup_base, spec.learning_rate_min_base)
-    )
-    warmup_steps = spec.warmup_epochs * steps_per_epoch
-    if step < warmup_steps:
-        return start + (peak - start) * step / warmup_steps
-    return low + (peak - low) * (1 + math.cos(math.pi * step / total_steps)) / 2
+
+    spec: OptimizerSpec
+    steps_per_epoch: int
+    total_steps: int
+    images_per_step_global: int
+    steps_late: int = 0
+
+    def learning_rate(self, step: int) -> float:
+        """Rate of global step `step`, from 0."""
+        scale = self.images_per_step_global / self.spec.images_per_step_of_base_rate
+        peak = scale * self.spec.learning_rate_base
+        start = scale * self.spec.learning_rate_warmup_base
+        low = scale * self.spec.learning_rate_min_base
+        warmup_steps = self.spec.warmup_epochs * self.steps_per_epoch
+        at = self._on_the_clock(max(step - self.steps_late, 0))
+        if at < warmup_steps:
+            return start + (peak - start) * at / warmup_steps
+        origin = 0.0 if self.spec.cosine_includes_warmup else warmup_steps
+        return _cosine(peak, low, (at - origin) / (self.total_steps - origin))
+
+    def weight_decay(self, step: int) -> float:
+        """Decay of the decayed parameters at global step `step`: constant, or a cosine over the whole run."""
+        if self.spec.weight_decay_end is None:
+            return self.spec.weight_decay
+        progress = self._on_the_clock(step) / self.total_steps
+        return _cosine(self.spec.weight_decay, self.spec.weight_decay_end, progress)
+
+    def apply(self, optimizer: torch.optim.Optimizer, step: int) -> float:
+        """Give the optimizer its values for this step; returns the learning rate."""
+        rate, decay = self.learning_rate(step), self.weight_decay(step)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+            if group["decays"]:
+                group["weight_decay"] = decay
+        return rate
+
+    def _on_the_clock(self, step: int) -> int:
+        if self.spec.schedule_every == "epoch":
+            return step // self.steps_per_epoch * self.steps_per_epoch
+        return step
+
+
+def _cosine(first: float, last: float, progress: float) -> float:
+    return last + (first - last) * (1 + math.cos(math.pi * progress)) / 2

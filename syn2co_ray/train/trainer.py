@@ -14,11 +14,12 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..methods import Method, StepContext, build_method
+from ..methods.compat import learning_rate_steps_late
 from ..methods.normalise import normalise
 from ..spec.job import PretrainSpec
 from .checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
 from .context import TrainContext
-from .optimizer import build_optimizer, learning_rate
+from .optimizer import Schedule, build_optimizer
 
 _RENAMED = "forward_sync_buffers" in inspect.signature(DistributedDataParallel.__init__).parameters
 NO_BUFFER_BROADCAST: dict[str, Any] = {"forward_sync_buffers" if _RENAMED else "broadcast_buffers": False}
@@ -48,6 +49,13 @@ class StepTrainer:
         self.images_per_rank = job.train.images_per_step_global // context.world_size
         self.method: Method = build_method(job.method, job.augment.image_size, job.seed).to(context.device)
         self.optimizer = build_optimizer(self.method, job.train.optimizer)
+        self.schedule = Schedule(
+            job.train.optimizer,
+            steps_per_epoch,
+            self.total_steps,
+            job.train.images_per_step_global,
+            steps_late=learning_rate_steps_late(job.method),
+        )
         self.model: nn.Module = self._distributed()
         self.autocast_dtype = _autocast_dtype(job.train.precision, context.device)
 
@@ -67,15 +75,7 @@ class StepTrainer:
         A step whose loss or gradient is not finite changes nothing: no update, no enqueue, and batch
         statistics are put back.
         """
-        rate = learning_rate(
-            self.job.train.optimizer,
-            step=step,
-            steps_per_epoch=self.steps_per_epoch,
-            total_steps=self.total_steps,
-            images_per_step_global=self.job.train.images_per_step_global,
-        )
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        rate = self.schedule.apply(self.optimizer, step)
         place = StepContext(
             seed=self.job.seed,
             step=step,
@@ -84,6 +84,7 @@ class StepTrainer:
             images_per_step_global=self.job.train.images_per_step_global,
             first_row=self.context.rank * self.images_per_rank,
             group=None,
+            images_per_epoch=self.job.data.images_per_epoch,
         )
         statistics = _running_statistics(self.method)
         with self._autocast():

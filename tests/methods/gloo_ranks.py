@@ -14,16 +14,18 @@ import multiprocessing.connection
 import sys
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
+from pydantic import TypeAdapter
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from syn2co_ray.methods import StepContext, build_method
 from syn2co_ray.methods.batch_norm import GlobalBatchNorm, replace_batch_norm
 from syn2co_ray.methods.collective import gather_rows
-from syn2co_ray.spec.method import MobySpec
+from syn2co_ray.spec.method import MethodSpec
 
 ROWS, CUT, STEPS = 20, 13, 4
 
@@ -38,28 +40,38 @@ def random_tensor(seed: int, *shape: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def method_spec(backbone: str) -> MobySpec:
-    tiny_vit = {"patch_size": 8, "backbone_options": {"embed_dim": 32, "depth": 2, "num_heads": 2}}
-    counts = ("interpolated", "extrapolated", "mixup", "noise", "perturbed", "adversarial")
-    return MobySpec.model_validate(
-        {
-            "framework": "synby",
-            "backbone": backbone,
-            "drop_path_online": 0.3,
-            "drop_path_target": 0.2,
-            "hidden_features": 24,
-            "output_features": 12,
-            "queue_size_features": 50,
-            "momentum": 0.9,
-            "negatives": {"hardest": 10, **dict.fromkeys(counts, 5)},
-            **(tiny_vit if backbone.startswith("vit") else {}),
-        }
-    )
+KINDS = ("interpolated", "extrapolated", "mixup", "noise", "perturbed", "adversarial")
+NEGATIVES = {"hardest": 10, **dict.fromkeys(KINDS, 5)}
+QUEUE = {"output_features": 12, "queue_size_features": 50, "drop_path_target": 0.2, "momentum": 0.9}
+HEADS = {"hidden_features": 24, "output_features": 12, "drop_path_target": 0.2, "momentum": 0.9}
+TINY_VIT = {
+    "backbone": "vit_tiny_patch16_224",
+    "patch_size": 8,
+    "backbone_options": {"embed_dim": 32, "depth": 2, "num_heads": 2},
+}
+TINY_RESNET = {"backbone": "test_resnet"}
+TRAINED: dict[str, dict[str, Any]] = {
+    "synby_vit": {"framework": "synby", **TINY_VIT, **QUEUE, "hidden_features": 24, "negatives": NEGATIVES},
+    "synby_resnet": {
+        "framework": "synby",
+        **TINY_RESNET,
+        **QUEUE,
+        "hidden_features": 24,
+        "negatives": NEGATIVES,
+    },
+    "moby": {"framework": "moby", **TINY_VIT, **QUEUE, "hidden_features": 24},
+    "moco_v2": {"framework": "moco_v2", **TINY_RESNET, **QUEUE},
+    "synco": {"framework": "synco", **TINY_RESNET, **QUEUE, "negatives": NEGATIVES},
+    "moco_v3": {"framework": "moco_v3", **TINY_VIT, **HEADS},
+    "byol": {"framework": "byol", **TINY_VIT, **HEADS},
+}
+"""Name of a scenario -> section `method`: every framework, with drop path in both encoders."""
 
 
-def train(rank: int | None, backbone: str) -> Results:
-    """A few SGD steps of SynBY with every kind of negative and drop path in both encoders."""
-    method = build_method(method_spec(backbone), 32, seed=5).double()
+def train(rank: int | None, fields: dict[str, Any]) -> Results:
+    """A few SGD steps."""
+    spec: Any = TypeAdapter(MethodSpec).validate_python({"drop_path_online": 0.3, **fields})
+    method = build_method(spec, 32, seed=5).double()
     runner: nn.Module = method
     if rank is not None:
         runner = DistributedDataParallel(method, broadcast_buffers=False)
@@ -113,8 +125,7 @@ def gather(rank: int | None) -> Results:
 
 def run_all(rank: int | None) -> Results:
     scenarios = {
-        "vit": train(rank, "vit_tiny_patch16_224"),
-        "resnet": train(rank, "test_resnet"),
+        **{name: train(rank, fields) for name, fields in TRAINED.items()},
         "batch_norm_1d": batch_norm(rank, (6,)),
         "batch_norm_2d": batch_norm(rank, (6, 4, 3)),
         "gather": gather(rank),

@@ -13,8 +13,11 @@ import torch
 from torch import Tensor
 
 import syn2co_ray
+from tests.methods.gloo_ranks import TRAINED
 
 Results = dict[str, Tensor]
+QUEUES = {"synby_vit": 2, "synby_resnet": 2, "moby": 2, "moco_v2": 1, "synco": 1}
+"""Scenario -> number of its queues."""
 CLOSE: dict[str, Any] = {"rtol": 1e-9, "atol": 1e-10}
 
 
@@ -44,43 +47,44 @@ def pick(results: Results, prefix: str) -> Results:
     return {key: value for key, value in results.items() if key.startswith(prefix)}
 
 
-@pytest.mark.parametrize("backbone", ["vit", "resnet"])
+@pytest.mark.parametrize("scenario", TRAINED)
 def test_mean_loss_over_ranks_is_the_loss_of_one_process(
-    runs: tuple[Results, list[Results]], backbone: str
+    runs: tuple[Results, list[Results]], scenario: str
 ) -> None:
     alone, ranks = runs
-    losses = pick(alone, f"{backbone}/loss/")
+    losses = pick(alone, f"{scenario}/loss/")
     assert len(losses) == 4
     for key, loss in losses.items():
         torch.testing.assert_close((ranks[0][key] + ranks[1][key]) / 2, loss, **CLOSE)
         assert not torch.equal(ranks[0][key], ranks[1][key])
 
 
-@pytest.mark.parametrize("backbone", ["vit", "resnet"])
+@pytest.mark.parametrize("scenario", TRAINED)
 def test_gradients_after_ddp_are_those_of_one_process(
-    runs: tuple[Results, list[Results]], backbone: str
+    runs: tuple[Results, list[Results]], scenario: str
 ) -> None:
     alone, ranks = runs
-    gradients = pick(alone, f"{backbone}/gradient/")
+    gradients = pick(alone, f"{scenario}/gradient/")
     assert any(gradient.abs().max() > 1e-4 for gradient in gradients.values())
-    assert set(pick(ranks[0], f"{backbone}/gradient/")) == set(gradients)
+    assert set(pick(ranks[0], f"{scenario}/gradient/")) == set(gradients)
     for key, gradient in gradients.items():
         for rank in ranks:
             torch.testing.assert_close(rank[key], gradient, **CLOSE, msg=key)
 
 
-@pytest.mark.parametrize("backbone", ["vit", "resnet"])
+@pytest.mark.parametrize("scenario", TRAINED)
 def test_state_after_training_is_that_of_one_process(
-    runs: tuple[Results, list[Results]], backbone: str
+    runs: tuple[Results, list[Results]], scenario: str
 ) -> None:
     """Networks, batch-norm statistics, queues (wrapped once) and pointers; queues bit-equal on both ranks."""
     alone, ranks = runs
-    state = pick(alone, f"{backbone}/state/")
-    assert int(state[f"{backbone}/state/queue_1.pointer"]) == 4 * 20 % 50
+    state = pick(alone, f"{scenario}/state/")
+    pointers = [int(value) for key, value in state.items() if key.endswith(".pointer")]
+    assert pointers == [4 * 20 % 50] * QUEUES.get(scenario, 0)
     for key, value in state.items():
         for rank in ranks:
             torch.testing.assert_close(rank[key], value, rtol=1e-7, atol=1e-9, msg=key)
-        if "/queue_" in key:
+        if "/queue" in key:
             assert torch.equal(ranks[0][key], ranks[1][key])
 
 

@@ -9,11 +9,12 @@ import torch
 from torch import Generator, Tensor, nn
 
 from syn2co_ray.methods import StepContext, build_method
+from syn2co_ray.methods.branches import Branches
 from syn2co_ray.methods.draws import RowDraws
-from syn2co_ray.methods.moby import Networks
+from syn2co_ray.methods.moby import MoBY
+from syn2co_ray.methods.momentum import MomentumUpdate
 from syn2co_ray.methods.negatives import HardestPool
 from syn2co_ray.methods.queue import FeatureQueue
-from syn2co_ray.methods.synby import SynBY
 from syn2co_ray.spec.errors import SpecError
 from syn2co_ray.spec.method import MobySpec
 from syn2co_ray.spec.negatives import NEGATIVE_KINDS, NegativesSpec
@@ -22,7 +23,7 @@ MakeSpec = Callable[..., MobySpec]
 MakeStep = Callable[..., StepContext]
 
 
-class RecordedSynBY(SynBY):
+class RecordedSynBY(MoBY):
     """SynBY whose draws are those of a recorded run."""
 
     def __init__(self, golden: Any, prefix: str, *arguments: Any) -> None:
@@ -71,17 +72,25 @@ def recorded_method(
         perturbed={"count": counts[4], "delta": golden.number("delta")},
         adversarial={"count": counts[5], "eta": golden.number("eta")},
     )
-    networks = Networks(
+    size, width = int(golden.number("K")), int(golden.number("C"))
+    method_spec = MobySpec(
+        framework="synby",
+        backbone="linear",
+        queue_size_features=size,
+        output_features=width,
+        temperature=golden.number("T"),
+        negatives=spec,
+    )
+    branches = Branches(
         encoder=linear(golden.tensor(f"W{online}"), golden.tensor(f"b{online}")),
         projector=nn.Identity(),
         predictor=nn.Identity(),
         target_encoder=linear(golden.tensor(f"W{target}"), golden.tensor(f"b{target}")),
         target_projector=nn.Identity(),
-        queue_1=FeatureQueue(int(golden.number("K")), int(golden.number("C")), Generator()),
-        queue_2=FeatureQueue(int(golden.number("K")), int(golden.number("C")), Generator()),
     )
-    momentum = golden.number("contrast_momentum")
-    method = RecordedSynBY(golden, prefix, networks, golden.number("T"), momentum, spec).double()
+    made = [FeatureQueue(size, width, Generator()) for _ in range(2)]
+    momentum = MomentumUpdate(golden.number("contrast_momentum"))
+    method = RecordedSynBY(golden, prefix, branches, (made[0], made[1]), momentum, method_spec).double()
     for number, queue in enumerate((method.queue_1, method.queue_2), 1):
         queue.features.copy_(golden.tensor(queues.format(number)))
     return method
@@ -167,9 +176,9 @@ def test_trajectory_equals_published_code(golden: Any) -> None:
         torch.testing.assert_close(value.detach(), golden.tensor(key), rtol=0, atol=1e-9)
 
 
-def build_synby(spec: MobySpec, seed: int = 0) -> SynBY:
+def build_synby(spec: MobySpec, seed: int = 0) -> MoBY:
     method = build_method(spec, 32, seed)
-    assert isinstance(method, SynBY)
+    assert isinstance(method, MoBY)
     return method
 
 
@@ -235,7 +244,7 @@ def test_bf16_autocast_is_close_to_float32(
 def test_state_dict_round_trip_continues_identically(
     tiny_spec: MakeSpec, views: list[Tensor], step_at: MakeStep
 ) -> None:
-    def train(method: SynBY, steps: range) -> list[float]:
+    def train(method: MoBY, steps: range) -> list[float]:
         losses = []
         for step in steps:
             output = method(views, step_at(step))

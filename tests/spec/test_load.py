@@ -49,13 +49,6 @@ def test_minimal_job_fills_in_published_defaults():
     assert (job.train.workers.min, job.train.workers.max) == (1, 1)
 
 
-def test_every_job_in_the_project_is_valid():
-    found = sorted(JOBS.rglob("*.yaml"))
-    assert len(found) >= 2
-    for path in found:
-        assert load_job(path).name == path.stem.replace("_", "-")
-
-
 def test_unknown_keys_name_their_neighbour_and_their_line():
     found = faults(
         MINIMAL.replace("epochs: 10", "epoch: 10").replace("uri: images", "uri: images, formt: parquet")
@@ -114,6 +107,85 @@ def test_all_faults_come_at_once_also_across_sections():
     ],
 )  # fmt: skip
 def test_a_wrong_value_says_where_what_and_what_next(overrides, where, says):
+    assert says in faults(MINIMAL, *overrides)[where]
+
+
+FRAMEWORKS = "moby, synby, moco_v2, synco, moco_v3, byol, dino, supervised"
+
+
+@pytest.mark.parametrize(
+    ("method", "says"),
+    [
+        ("{framework: symby}", f"method.framework: got 'symby'; allowed: {FRAMEWORKS}; next: did you mean synby?"),
+        ("{framework: 3}", f"method.framework: got '3'; allowed: {FRAMEWORKS}"),
+        ("{backbone: resnet50}", f"method.framework: missing; allowed: {FRAMEWORKS}; next: add framework:"),
+    ],
+)  # fmt: skip
+def test_a_framework_that_is_not_there_is_one_fault_with_the_nearest_name(method, says):
+    found = faults(MINIMAL, f"method={method}")
+    assert {where: text.partition(" ")[2] for where, text in found.items()} == {"method.framework": says}
+    assert found["method.framework"].startswith("job.yaml:10: ")
+
+
+def test_an_unknown_step_of_a_list_names_its_place():
+    found = faults(MINIMAL, "data.prepare=[{dataset: digist, into: x}]")
+    assert list(found) == ["data.prepare.0.dataset"]
+    assert "did you mean digits?" in found["data.prepare.0.dataset"]
+
+
+def test_a_key_of_another_framework_is_refused_with_its_own_keys():
+    found = faults(MINIMAL, "method={framework: byol, backbone: resnet50, queue_size_features: 8}")
+    assert list(found) == ["method.queue_size_features"]
+    assert "hidden_features" in found["method.queue_size_features"]
+    assert "prototypes" not in found["method.queue_size_features"]
+
+
+SYNCO = """\
+{framework: synco, backbone: resnet50, compat: synco_v1, queue_size_features: 64,
+ negatives: {hardest: 16, active_epochs: [2, 9], interpolated: 8, noise: 4, perturbed: 4}}
+"""
+SGD = (
+    "train.optimizer={name: sgd, schedule_every: epoch, warmup_epochs: 0, learning_rate_min_base: 0, "
+    "images_per_step_of_base_rate: 64, weight_decay_of: all, gradient_clip_norm: null}"
+)
+ADAMW = "train.optimizer={weight_decay_of: matrices_and_tokens}"
+V2 = (
+    "method.compat=synco_v2",
+    "method.negatives={hardest: 16, active_epochs: [1, 3]}",
+    "data.images_per_epoch=640",
+)
+
+
+def test_compat_fills_in_what_the_published_code_runs():
+    negatives = load_text(MINIMAL, [*V2, ADAMW]).method.negatives
+    assert [kind.count for kind in negatives.kinds().values()] == [128, 128, 128, 64, 64, 64]
+    assert (negatives.noise.sigma, negatives.perturbed.delta, negatives.adversarial.eta) == (0.1, 0.01, 0.01)
+    assert load_text(MINIMAL, [f"method={SYNCO}", SGD]).method.negatives.noise.sigma == 0.01
+
+
+@pytest.mark.parametrize(
+    ("overrides", "where", "says"),
+    [
+        ([*V2, ADAMW, "method.negatives.noise=128"], "method.negatives.noise.count",
+         "128, but the published code runs 64 (compat: synco_v2); allowed: 64; next: write that"),
+        ([*V2, ADAMW, "method.negatives.noise={count: 64, sigma: 0.01}"], "method.negatives.noise.sigma",
+         "0.01, but the published code runs 0.1"),
+        (V2, "train.optimizer.weight_decay_of", "matrices, but the published code runs matrices_and_tokens"),
+        ([*V2, ADAMW, "data.images_per_epoch=null"], "data.images_per_epoch", "compat synco_v2 counts its epochs"),
+        ([*V2, ADAMW, "method.compat_world_size=3"], "method.compat_world_size", "3 for a batch of 64"),
+        ([*V2, ADAMW, "method.compat_world_size=16"], "method.negatives.active_epochs",
+         "begin at epoch 1 of the published code's clock, where the run ends at 0"),
+        (["method.compat_world_size=2"], "method.compat_world_size", "2 without compat"),
+        ([f"method={SYNCO}"], "train.optimizer.name", "adamw, but the published code runs sgd"),
+        ([f"method={SYNCO}", SGD, "method.negatives.active_epochs=[2, 8]"], "method.negatives.active_epochs",
+         "the published code never ends them (compat: synco_v1); allowed: [2, 9]"),
+        ([f"method={SYNCO}", SGD, "method.negatives.noise=0"], "method.negatives.perturbed.count",
+         "4, but the published code runs 0"),
+        ([f"method={SYNCO}", SGD, "method.negatives.perturbed=0"], "method.negatives.perturbed",
+         "0 with 4 of noise: the published code crashes"),
+    ],
+)  # fmt: skip
+def test_what_compat_would_override_is_a_fault_that_says_what_runs(overrides, where, says):
     assert says in faults(MINIMAL, *overrides)[where]
 
 

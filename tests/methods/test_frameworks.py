@@ -1,0 +1,275 @@
+"""What every framework with two branches does, and whole steps of MoCo, SynCo and BYOL against recorded runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from pydantic import TypeAdapter
+from torch import Generator, Tensor, nn
+
+from syn2co_ray.methods import Method, StepContext, build_method
+from syn2co_ray.methods.branches import Branches
+from syn2co_ray.methods.byol import BYOL
+from syn2co_ray.methods.draws import RowDraws
+from syn2co_ray.methods.moco import MoCo
+from syn2co_ray.methods.moco_v3 import MoCoV3
+from syn2co_ray.methods.momentum import MomentumUpdate
+from syn2co_ray.methods.negatives import HardestPool
+from syn2co_ray.methods.queue import FeatureQueue
+from syn2co_ray.spec.errors import SpecError, Syn2coError
+from syn2co_ray.spec.method import MethodSpec, MocoSpec
+from syn2co_ray.spec.negatives import NEGATIVE_KINDS
+
+MakeStep = Callable[..., StepContext]
+
+VIT = {
+    "backbone": "vit_tiny_patch16_224",
+    "patch_size": 8,
+    "backbone_options": {"embed_dim": 32, "depth": 2, "num_heads": 2},
+}
+SYNCO = {"framework": "synco", "queue_size_features": 40, "output_features": 12}
+SPECS: dict[str, dict[str, Any]] = {
+    "moco_v2": SYNCO | {"framework": "moco_v2"},
+    "synco": SYNCO | {"negatives": {"hardest": 8, **dict.fromkeys(NEGATIVE_KINDS, 3)}},
+    "moco_v3": {"framework": "moco_v3", "hidden_features": 24, "output_features": 12},
+    "byol": {"framework": "byol", "hidden_features": 24, "output_features": 12},
+}
+every_framework = pytest.mark.parametrize("name", SPECS)
+
+
+def make(name: str, seed: int = 0, **changes: Any) -> Method:
+    spec: Any = TypeAdapter(MethodSpec).validate_python(VIT | SPECS[name] | changes)
+    return build_method(spec, 32, seed)
+
+
+@every_framework
+def test_gradient_reaches_the_online_branch_only(name: str, views: list[Tensor], step_at: MakeStep) -> None:
+    method = make(name)
+    output = method(views, step_at())
+    output.loss.backward()
+    frozen = (
+        {"encoder.patch_embed.proj.weight", "encoder.patch_embed.proj.bias"} if name == "moco_v3" else set()
+    )
+    for key, parameter in method.named_parameters():
+        trained = not key.startswith("target_") and key not in frozen
+        assert parameter.requires_grad == trained, key
+        assert (parameter.grad is not None) == trained, key
+    assert output.loss.item() == pytest.approx(sum(part.item() for part in output.parts.values()))
+    for figure in (output.parts | output.stats).values():
+        assert figure.ndim == 0
+        assert not figure.requires_grad
+    assert output.pair is not None
+    for side in output.pair:
+        torch.testing.assert_close(side.norm(dim=1), torch.ones(6))
+        assert not side.requires_grad
+
+
+@every_framework
+def test_bf16_autocast_keeps_the_loss_in_float32(name: str, views: list[Tensor], step_at: MakeStep) -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        half = make(name)(views, step_at()).loss
+    assert half.dtype == torch.float32
+    assert half.item() == pytest.approx(make(name)(views, step_at()).loss.item(), rel=0.02)
+
+
+@every_framework
+def test_a_saved_state_continues_identically(name: str, views: list[Tensor], step_at: MakeStep) -> None:
+    def train(method: Method, steps: range) -> list[float]:
+        losses = []
+        for number in steps:
+            method.zero_grad()
+            output = method(views, step_at(number))
+            output.loss.backward()
+            with torch.no_grad():
+                for parameter in method.parameters():
+                    if parameter.grad is not None:
+                        parameter.sub_(parameter.grad, alpha=0.05)
+            method.commit(step_at(number))
+            losses.append(output.loss.item())
+        return losses
+
+    method, resumed = make(name), make(name, seed=9)
+    train(method, range(2))
+    resumed.load_state_dict({key: value.clone() for key, value in method.state_dict().items()})
+    assert train(resumed, range(2, 4)) == train(method, range(2, 4))
+
+
+@every_framework
+def test_a_repeated_step_moves_the_target_once(name: str, views: list[Tensor], step_at: MakeStep) -> None:
+    method = make(name, momentum=0.5)
+    with torch.no_grad():
+        for parameter in method.encoder.parameters():
+            parameter.add_(0.1)
+    losses = [method(views, step_at(1)).loss.item() for _ in range(2)]
+    assert losses[0] == losses[1]
+
+
+@every_framework
+def test_other_numbers_of_views_are_refused(name: str, views: list[Tensor], step_at: MakeStep) -> None:
+    with pytest.raises(Syn2coError, match="1 views"):
+        make(name)(views[:1], step_at())
+
+
+def test_momentum_of_moco_stays_and_that_of_the_others_rises(views: list[Tensor], step_at: MakeStep) -> None:
+    at_the_middle = {name: make(name, momentum=0.9)(views, step_at(50)).stats["momentum"] for name in SPECS}
+    assert at_the_middle["moco_v2"].item() == at_the_middle["synco"].item() == pytest.approx(0.9)
+    assert at_the_middle["moco_v3"].item() == at_the_middle["byol"].item() == pytest.approx(0.95)
+
+
+def test_projector_of_moco_v2_has_two_layers_without_batch_norm_as_wide_as_the_feature() -> None:
+    method = make("moco_v2")
+    assert isinstance(method, MoCo)
+    linear = [layer for layer in method.projector if isinstance(layer, nn.Linear)]
+    assert [(layer.in_features, layer.out_features) for layer in linear] == [(32, 32), (32, 12)]
+    assert len(method.projector) == 3
+    assert isinstance(method.predictor, nn.Identity)
+
+
+def test_loss_of_moco_v3_written_out(views: list[Tensor], step_at: MakeStep) -> None:
+    """At the first step the target equals the online branch without its predictor."""
+    method = make("moco_v3", drop_path_online=0.0)
+    assert isinstance(method, MoCoV3)
+    output = method(views, step_at())
+    with torch.no_grad():
+        projections = [method.projector(method.encoder(view)) for view in views]
+        q = [F.normalize(method.predictor(projection)) for projection in projections]
+        k = [F.normalize(projection) for projection in projections]
+    for own, other in ((0, 1), (1, 0)):
+        expected = 2 * 0.2 * F.cross_entropy(q[own] @ k[other].T / 0.2, torch.arange(6))
+        torch.testing.assert_close(output.parts[f"view_{own + 1}"], expected)
+    assert 0 <= output.stats["negatives/batch/harder"] <= 1
+
+
+def test_heads_of_moco_v3_have_three_and_two_layers_and_end_in_a_plain_batch_norm() -> None:
+    method = make("moco_v3")
+    assert isinstance(method, MoCoV3)
+    for head, layers in ((method.projector, 3), (method.predictor, 2)):
+        assert isinstance(head, nn.Sequential)
+        assert sum(isinstance(layer, nn.Linear) for layer in head) == layers
+        assert list(head[-1].parameters()) == []
+
+
+def test_patch_projection_is_frozen_where_there_is_one() -> None:
+    assert all(p.requires_grad for p in make("moco_v3", freeze_patch_projection=False).encoder.parameters())
+    resnet = {"backbone": "test_resnet", "patch_size": None, "backbone_options": {}}
+    assert all(p.requires_grad for p in make("moco_v3", **resnet).encoder.parameters())
+    with pytest.raises(SpecError, match="test_resnet has no patch projection"):
+        make("moco_v3", **resnet, freeze_patch_projection=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("moco_v2", {"negatives": {"hardest": 4, "mixup": 2}}, "given, but framework moco_v2 has none"),
+        ("synco", {"negatives": None}, "missing, but framework synco needs them"),
+        (
+            "synco",
+            {"negatives": {"hardest": 41, "mixup": 2}},
+            "41, more than the queue holds; allowed: 1 to 40",
+        ),
+    ],
+)
+def test_negatives_that_do_not_fit_are_refused(name: str, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        make(name, **changes)
+
+
+def linear(weight: Tensor, bias: Tensor) -> nn.Linear:
+    layer = nn.Linear(weight.shape[1], weight.shape[0]).double()
+    layer.load_state_dict({"weight": weight, "bias": bias})
+    return layer
+
+
+def recorded_branches(golden: Any) -> Branches:
+    """Encoder = one linear layer, heads = identity, as in the recorded runs."""
+    online, target = (linear(golden.tensor(f"W_{side}"), golden.tensor(f"b_{side}")) for side in "qk")
+    return Branches(online, nn.Identity(), nn.Identity(), target, nn.Identity())
+
+
+class RecordedMoCo(MoCo):
+    """SynCo whose draws are those of a recorded run."""
+
+    golden: Any
+
+    def draw(self, purpose: str, pool: HardestPool, draws: RowDraws) -> dict[str, dict[str, Tensor]]:
+        recorded_order = self.golden.index("topk_idx")
+        assert torch.equal(recorded_order.sort(dim=1).values, pool.hardest)
+
+        def positions(key: str) -> Tensor:
+            return torch.searchsorted(pool.hardest, recorded_order.gather(1, self.golden.index(key)))
+
+        drawn = {
+            name: {"members": positions(f"t{number}_draw_idx{'1' if name == 'mixup' else ''}")}
+            for number, name in enumerate(NEGATIVE_KINDS, 1)
+        }
+        drawn["interpolated"]["alpha"] = self.golden.tensor("t1_alpha")
+        drawn["extrapolated"]["beta"] = self.golden.tensor("t2_beta")
+        drawn["mixup"]["members_other"] = positions("t3_draw_idx2")
+        drawn["mixup"]["gamma"] = self.golden.tensor("t3_gamma")
+        drawn["noise"]["normal"] = self.golden.tensor("t4_z")
+        return drawn
+
+
+@pytest.mark.golden("step_synco_moco_*.npz")
+@pytest.mark.parametrize("part", ["synco_epoch10", "synco_epoch9", "synco_epochNone", "moco"])
+def test_step_of_moco_and_synco_equals_published_code(golden: Any, part: str) -> None:
+    size, width, rows = (int(golden.number(key)) for key in ("K", "C", "N"))
+    counts, first = golden.numbers("ns"), int(golden.number("warmup_epochs"))
+    negatives = {
+        "hardest": int(golden.number("n_hard")),
+        "active_epochs": None if part == "synco_epochNone" else [first, 10**6],
+        **dict(zip(NEGATIVE_KINDS, counts, strict=True)),
+        "noise": {"count": counts[3], "sigma": golden.number("sigma")},
+        "perturbed": {"count": counts[4], "delta": golden.number("delta")},
+        "adversarial": {"count": counts[5], "eta": golden.number("eta")},
+    }
+    spec = MocoSpec(
+        framework="moco_v2" if part == "moco" else "synco",
+        backbone="linear",
+        queue_size_features=size,
+        output_features=width,
+        temperature=golden.number("T"),
+        negatives=None if part == "moco" else negatives,
+    )
+    queue = FeatureQueue(size, width, Generator())
+    momentum = MomentumUpdate(golden.number("m"), rises=False)
+    method = RecordedMoCo(recorded_branches(golden), queue, momentum, spec).double()
+    method.golden = golden
+    queue.features.copy_(golden.tensor("queue"))
+    queue.pointer.fill_(size - rows)
+    step = StepContext(0, 7, 9 if part == "synco_epoch9" else 10, 100, rows)
+    output = method([golden.tensor("im_q"), golden.tensor("im_k")], step)
+    output.loss.backward()
+    method.commit(step)
+    assert isinstance(method.encoder, nn.Linear)
+    assert isinstance(method.target_encoder, nn.Linear)
+    expected = {
+        f"{part}_loss": output.loss.detach(),
+        f"{part}_grad_W_q": method.encoder.weight.grad,
+        f"{part}_grad_b_q": method.encoder.bias.grad,
+        "new_W_k": method.target_encoder.weight,
+        "new_queue": queue.features,
+    }
+    for key, value in expected.items():
+        torch.testing.assert_close(value, golden.tensor(key), rtol=0, atol=1e-12, msg=key)
+    assert int(queue.pointer) == golden.number("new_ptr")
+
+
+@pytest.mark.golden("step_synby_moby_byol_*.npz")
+def test_step_of_byol_equals_published_code(golden: Any) -> None:
+    method = BYOL(recorded_branches(golden), MomentumUpdate(golden.number("contrast_momentum"))).double()
+    total, rows = int(golden.number("total_steps_K")), int(golden.number("N"))
+    step = StepContext(0, int(golden.number("k0")), 0, total, rows)
+    output = method([golden.tensor("im_1"), golden.tensor("im_2")], step)
+    output.loss.backward()
+    assert isinstance(method.encoder, nn.Linear)
+    for key, value in {
+        "byol_loss": output.loss.detach(),
+        "byol_grad_W_q": method.encoder.weight.grad,
+        "byol_grad_b_q": method.encoder.bias.grad,
+    }.items():
+        torch.testing.assert_close(value, golden.tensor(key), rtol=0, atol=1e-12, msg=key)

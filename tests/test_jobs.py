@@ -1,0 +1,309 @@
+"""Every job file: valid, counted, as published in its key fields, honest in its header, and able to run."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import re
+import resource
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from syn2co_ray.spec.identity import json_schema, resolved
+from syn2co_ray.spec.job import PretrainSpec
+from syn2co_ray.spec.job_file import read_job_file
+from syn2co_ray.spec.load import load_job
+from syn2co_ray.spec.yaml_source import parse_yaml
+
+JOBS = Path(__file__).resolve().parents[1] / "jobs"
+SHARED = sorted((JOBS / "shared").glob("*.yaml"))
+"""Files that jobs build on; no jobs by themselves."""
+FILES = sorted(set(JOBS.rglob("*.yaml")) - set(SHARED))
+FILES_PER_FOLDER = {".": 2, "cifar10_table": 14, "imagenet": 15}
+IMAGENET = sorted((JOBS / "imagenet").glob("*.yaml"))
+
+each_file = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(JOBS)))
+each_imagenet_file = pytest.mark.parametrize("path", IMAGENET, ids=lambda path: path.stem)
+
+
+def test_no_job_file_is_missing_or_uncounted():
+    assert Counter(str(path.parent.relative_to(JOBS)) for path in FILES) == FILES_PER_FOLDER
+
+
+def test_every_shared_file_is_built_on():
+    bases = [parse_yaml(path.read_text(), str(path)).values.get("base") for path in [*FILES, *SHARED]]
+    assert {path.name for path in SHARED} <= {Path(base).name for base in bases if base}
+
+
+@each_file
+def test_job_is_valid_and_called_as_its_file(path):
+    assert load_job(path).name == path.stem.replace("_", "-")
+
+
+@each_file
+def test_job_is_valid_for_the_json_schema(path):
+    jsonschema = pytest.importorskip("jsonschema")
+    jsonschema.Draft202012Validator.check_schema(json_schema())
+    validator = jsonschema.Draft202012Validator(json_schema())
+    values = read_job_file(path).values
+    assert [error.message for error in validator.iter_errors(values)] == []
+    broken = {**values, "method": {**values["method"], "framework": "symby"}}
+    assert not validator.is_valid(broken)
+    assert not validator.is_valid({**values, "method": {**values["method"], "temprature": 1}})
+
+
+MOBY_OPTIMIZER = {
+    "train.images_per_step_global": 512,
+    "train.epochs": 300,
+    "train.optimizer.name": "adamw",
+    "train.optimizer.betas": [0.9, 0.999],
+    "train.optimizer.eps": 1e-8,
+    "train.optimizer.learning_rate_base": 1e-3,
+    "train.optimizer.images_per_step_of_base_rate": 512,
+    "train.optimizer.learning_rate_warmup_base": 5e-7,
+    "train.optimizer.learning_rate_min_base": 5e-6,
+    "train.optimizer.warmup_epochs": 5,
+    "train.optimizer.cosine_includes_warmup": True,
+    "train.optimizer.weight_decay": 0.05,
+    "train.optimizer.weight_decay_of": "matrices",
+    "train.optimizer.gradient_clip_norm": 5.0,
+}
+MOBY = MOBY_OPTIMIZER | {
+    "augment.recipe": "byol",
+    "method.framework": "moby",
+    "method.temperature": 0.2,
+    "method.queue_size_features": 4096,
+    "method.hidden_features": 4096,
+    "method.output_features": 256,
+    "method.momentum": 0.99,
+    "method.drop_path_online": 0.2,
+    "method.drop_path_target": 0.0,
+    "method.negatives": None,
+}
+SYNBY = {key: value for key, value in MOBY.items() if key != "method.negatives"} | {
+    "method.framework": "synby",
+    "method.drop_path_online": 0.1,
+    "method.compat": None,
+    "method.negatives.hardest": 256,
+    "method.negatives.active_epochs": [30, 100],
+    "method.negatives.interpolated": {"count": 128, "alpha_max": 0.5},
+    "method.negatives.extrapolated": {"count": 128, "beta_max": 1.5},
+    "method.negatives.mixup": {"count": 128, "gamma_max": 1.0},
+    "method.negatives.noise": {"count": 128, "sigma": 0.1},
+    "method.negatives.perturbed": {"count": 128, "delta": 0.01},
+    "method.negatives.adversarial": {"count": 128, "eta": 0.01},
+}
+SYNCO = {
+    "augment.recipe": "moco_v2",
+    "method.framework": "synco",
+    "method.backbone": "resnet50",
+    "method.temperature": 0.2,
+    "method.queue_size_features": 65536,
+    "method.output_features": 128,
+    "method.momentum": 0.999,
+    "method.negatives.hardest": 1024,
+    "method.negatives.interpolated": {"count": 256, "alpha_max": 0.5},
+    "method.negatives.extrapolated": {"count": 256, "beta_max": 1.5},
+    "method.negatives.mixup": {"count": 256, "gamma_max": 1.0},
+    "method.negatives.noise": {"count": 64, "sigma": 0.01},
+    "method.negatives.perturbed": {"count": 64, "delta": 0.01},
+    "method.negatives.adversarial": {"count": 64, "eta": 0.01},
+    "train.images_per_step_global": 256,
+    "train.optimizer.name": "sgd",
+    "train.optimizer.sgd_momentum": 0.9,
+    "train.optimizer.learning_rate_base": 0.03,
+    "train.optimizer.images_per_step_of_base_rate": 256,
+    "train.optimizer.learning_rate_min_base": 0,
+    "train.optimizer.warmup_epochs": 0,
+    "train.optimizer.weight_decay": 1e-4,
+}
+DEIT_S = {"method.backbone": "deit_small_patch16_224"}
+SWIN_T = {"method.backbone": "swin_tiny_patch4_window7_224"}
+
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "moby_deit_s": MOBY | DEIT_S,
+    "moby_swin_t": MOBY | SWIN_T,
+    "synby_deit_s": SYNBY | DEIT_S,
+    "synby_swin_t": SYNBY | SWIN_T,
+    "synby_deit_s_drop_path_00": SYNBY | DEIT_S | {"method.drop_path_online": 0.0},
+    "synby_deit_s_drop_path_02": SYNBY | DEIT_S | {"method.drop_path_online": 0.2},
+    "synby_deit_s_drop_path_03": SYNBY | DEIT_S | {"method.drop_path_online": 0.3},
+    "synby_vit_s_published_code": SYNBY
+    | {
+        "method.backbone": "vit_small_patch16_224",
+        "method.backbone_options": {"num_heads": 12},
+        "method.compat": "synco_v2",
+        "method.compat_world_size": 4,
+        "method.drop_path_online": 0.2,
+        "method.negatives.noise": {"count": 64, "sigma": 0.1},
+        "method.negatives.perturbed": {"count": 64, "delta": 0.01},
+        "method.negatives.adversarial": {"count": 64, "eta": 0.01},
+        "train.optimizer.weight_decay_of": "matrices_and_tokens",
+        "data.images_per_epoch": 1_281_167,
+    },
+    "synco_r50_200": SYNCO | {"train.epochs": 200, "method.negatives.active_epochs": [10, 199]},
+    "synco_r50_800": SYNCO | {"train.epochs": 800, "method.negatives.active_epochs": [10, 799]},
+    "moco_v3_deit_s": DEIT_S
+    | {
+        "augment.recipe": "byol",
+        "method.framework": "moco_v3",
+        "method.hidden_features": 4096,
+        "method.output_features": 256,
+        "method.momentum": 0.99,
+        "method.temperature": 0.2,
+        "method.freeze_patch_projection": True,
+        "train.epochs": 300,
+        "train.images_per_step_global": 4096,
+        "train.optimizer.learning_rate_base": 1.5e-4,
+        "train.optimizer.images_per_step_of_base_rate": 256,
+        "train.optimizer.warmup_epochs": 40,
+        "train.optimizer.weight_decay": 0.1,
+    },
+    "dino_deit_s": DEIT_S
+    | {
+        "augment.recipe": "dino",
+        "augment.local_views": 8,
+        "augment.local_image_size": 96,
+        "method.framework": "dino",
+        "method.hidden_features": 2048,
+        "method.bottleneck_features": 256,
+        "method.prototypes": 65536,
+        "method.momentum": 0.996,
+        "train.epochs": 300,
+        "train.images_per_step_global": 1024,
+        "train.optimizer.learning_rate_base": 5e-4,
+        "train.optimizer.images_per_step_of_base_rate": 256,
+        "train.optimizer.weight_decay": 0.04,
+        "train.optimizer.weight_decay_end": 0.4,
+    },
+    "byol_deit_s": DEIT_S
+    | {
+        "augment.recipe": "byol",
+        "method.framework": "byol",
+        "method.hidden_features": 4096,
+        "method.output_features": 256,
+        "method.momentum": 0.996,
+        "train.epochs": 300,
+    },
+    "supervised_deit_s": DEIT_S
+    | {"method.framework": "supervised", "method.classes": 1000, "train.epochs": 300},
+    "syn2co_deit_s_in100": SYNBY | DEIT_S,
+}
+"""Dotted key -> value of the published recipe, job by job."""
+
+
+def at(values: Any, dotted: str) -> Any:
+    for key in dotted.split("."):
+        values = values[key]
+    return values
+
+
+@each_imagenet_file
+def test_resolved_job_is_the_published_recipe(path):
+    expected = PUBLISHED[path.stem]
+    values = resolved(load_job(path))
+    assert {key: at(values, key) for key in expected} == expected
+
+
+def test_syn2co_takes_half_of_every_step_from_generated_images():
+    sources = load_job(JOBS / "imagenet/syn2co_deit_s_in100.yaml").data.train
+    assert [(source.origin, source.share) for source in sources] == [("real", 0.5), ("generated", 0.5)]
+
+
+@pytest.mark.parametrize("epochs", [200, 800])
+def test_synco_jobs_also_run_as_the_published_code_and_as_their_baseline(epochs):
+    path = JOBS / f"imagenet/synco_r50_{epochs}.yaml"
+    assert load_job(path, ["method.compat=synco_v1"]).method.compat == "synco_v1"  # type: ignore[union-attr]
+    baseline = load_job(path, ["method.framework=moco_v2", "method.negatives=null", "name=moco-v2"])
+    assert baseline.method.framework == "moco_v2"
+
+
+FORWARDS_PER_IMAGE = {"dino": 12.3, "supervised": 3.0}
+"""An update costs three forward passes of the online network and one of the target, for each view."""
+IMAGES_PER_S = {
+    "deit_small_patch16_224": 940,
+    "vit_small_patch16_224": 940,
+    "swin_tiny_patch4_window7_224": 755,
+}
+"""Inference throughput of one V100, as published with MoBY."""
+
+
+def estimated_hours(job: PretrainSpec) -> float:
+    if job.method.backbone == "resnet50":
+        return 53 * 8 * job.train.epochs / 200
+    images = 1_281_167 if len(job.data.train) == 1 else 126_689 + 130_000
+    forwards = FORWARDS_PER_IMAGE.get(job.method.framework, 8.0)
+    return images * job.train.epochs * forwards / IMAGES_PER_S[job.method.backbone] / 3600
+
+
+@each_imagenet_file
+def test_header_names_source_figure_cost_and_command(path):
+    header = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    for word in ("Source", "Expected", "Cost", "Run"):
+        assert sum(line.startswith(f"# {word}: ") for line in header) == 1, word
+    assert f"# Run: syn2co run jobs/imagenet/{path.name}" in header
+    cost = next(line for line in header if line.startswith("# Cost: "))
+    said = re.search(r"about ([\d,]+) V100-hours, estimated: ", cost)
+    assert said is not None
+    assert float(said[1].replace(",", "")) == pytest.approx(estimated_hours(load_job(path)), rel=0.02)
+
+
+TWO_STEPS = [
+    "storage={folder}/runs",
+    "data.prepare=[{{dataset: digits, into: {folder}/digits}}]",
+    "data.eval=null",
+    "data.images_per_epoch=8",
+    "data.window_images=8",
+    "train.images_per_step_global=4",
+    "train.workers=1",
+    "train.epochs=1",
+    "train.optimizer.warmup_epochs=0",
+]
+SMALLER = {
+    "method.queue_size_features": "method.queue_size_features=16",
+    "method.prototypes": "method.prototypes=64",
+    "method.negatives": "method.negatives.hardest=8",
+    "method.negatives.active_epochs": "method.negatives.active_epochs=[0, 1]",
+}
+
+
+def two_steps(path: Path, folder: Path) -> tuple[list[dict[str, Any]], int]:
+    """Metrics of two steps of the job's own network on digits, and this process's peak memory in bytes."""
+    from syn2co_ray.submit.prepare import prepare_run
+
+    from .train.local_run import local_loop
+
+    values = resolved(load_job(path))
+    overrides = [text.format(folder=folder) for text in TWO_STEPS]
+    overrides += [text for key, text in SMALLER.items() if _has(values, key)]
+    shares = [source["share"] for source in values["data"]["train"]]
+    sources = zip(("train", "eval"), shares, strict=False)
+    listed = [f"{{uri: {folder}/digits/{part}, share: {'null' if s is None else s}}}" for part, s in sources]
+    overrides.append(f"data.train=[{', '.join(listed)}]")
+    loop = local_loop(prepare_run(load_job(path, overrides), lambda text: None))
+    rows: list[dict[str, Any]] = []
+    loop.context.show = rows.append
+    loop.run_to_end()
+    return rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _has(values: Any, dotted: str) -> bool:
+    try:
+        return at(values, dotted) is not None
+    except (KeyError, TypeError):
+        return False
+
+
+@pytest.mark.slow
+@each_imagenet_file
+def test_job_trains_two_steps_of_its_full_network_on_a_cpu(path, tmp_path):
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        rows, peak_bytes = pool.submit(two_steps, path, tmp_path).result()
+    assert [row["step"] for row in rows] == [1, 2]
+    assert all(math.isfinite(row["loss"]) and not row["skipped"] for row in rows)
+    assert rows[0]["loss"] != rows[1]["loss"]
+    assert peak_bytes < 8e9
