@@ -79,6 +79,8 @@ def run_curves(
         _noisy(steps, "Step time", "step_time_s", "seconds", "time of one optimizer step"),
         _stats(steps, "Hardness of negatives", "logit", "mean cosine with the query, before temperature"),
         _stats(steps, "Weight of negatives", "mass", "mean share of the softmax"),
+        _stats(steps, "Negatives harder than the positive", "harder", "share of all pairs"),
+        _embeddings(steps),
     ]
 
 
@@ -157,6 +159,24 @@ def _stacked(steps: Sequence[StepRecord], title: str, *fields: tuple[str, str], 
 
     caption = " and ".join(label for label, _, _ in series)
     return _curve(title, caption, draw if any(len(y) for _, _, y in series) else None)
+
+
+def _embeddings(steps: Sequence[StepRecord]) -> Curve:
+    """Rank, alignment and uniformity, which are looked at only now and then."""
+    names = ("rankme", "alignment", "uniformity")
+    looked = [record for record in steps if f"embedding/{names[0]}" in record.stats]
+    x = np.array([record.step for record in looked], dtype=float)
+
+    def draw(figure: Figure) -> None:
+        panels = figure.subplots(len(names), sharex=True)
+        for axes, name, colour in zip(panels, names, _COLOURS, strict=False):
+            _line(axes, x, _floats([record.stats.get(f"embedding/{name}") for record in looked]), colour)
+            axes.set_ylabel(name)
+        panels[-1].set_xlabel("step")
+        figure.align_ylabels()
+
+    caption = "of a worker's images; a fall of rankme towards 1 is collapse"
+    return _curve("Embeddings", caption, draw if looked else None)
 
 
 def _stats(steps: Sequence[StepRecord], title: str, suffix: str, caption: str) -> Curve:

@@ -93,6 +93,7 @@ class Results(Record):
     """Seconds before the first step, by what they went into."""
     quarantined: QuarantineTotal | None = None
     resumed_from_steps: list[int] = []
+    warnings: list[str] = []
 
 
 class DataRecord(Record):

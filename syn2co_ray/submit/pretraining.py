@@ -63,6 +63,7 @@ def _results(answer: dict[str, Any], wall_s: float, marks: dict[str, float]) -> 
             "share": outcome["quarantined_images"] / images_seen if images_seen else 0.0,
         },
         "resumed_from_steps": outcome["resumed_from_steps"],
+        "warnings": outcome["warnings"],
     }
 
 

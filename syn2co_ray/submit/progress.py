@@ -19,6 +19,7 @@ class Progress:
         self.console = console
         self._live: Live | None = None
         self._evaluations_shown = 0
+        self._warnings_shown = 0
         self._last_line_at = 0.0
         self._last_step = -1
         self._rate: float | None = None
@@ -43,6 +44,9 @@ class Progress:
             figures = ", ".join(f"{value:.1f} % (k={k})" for k, value in list(evaluation["knn"].items())[:2])
             self.log(f"epoch {evaluation['epoch']}: k-NN top-1 {figures}")
             self._evaluations_shown += 1
+        for warning in seen["warnings"][self._warnings_shown :]:
+            self.log(f"warning: {warning}")
+            self._warnings_shown += 1
         progress = seen["progress"]
         if not progress or progress["step"] == self._last_step:
             return

@@ -19,6 +19,7 @@ class Board:
     def __init__(self) -> None:
         self.progress: dict[str, Any] = {}
         self.evaluations: list[dict[str, Any]] = []
+        self.warnings: list[str] = []
         self.marks: dict[str, float] = {}
         self.first_step = 0
         self.stop = False
@@ -26,6 +27,8 @@ class Board:
     def post(self, progress: dict[str, Any]) -> None:
         if "evaluation" in progress:
             self.evaluations.append(progress["evaluation"])
+        elif "warning" in progress:
+            self.warnings.append(progress["warning"])
         else:
             self.progress = progress
 
@@ -48,7 +51,12 @@ class Board:
 
     def look(self) -> dict[str, Any]:
         """Everything the driver shows."""
-        return {"progress": self.progress, "evaluations": self.evaluations, "marks": self.marks}
+        return {
+            "progress": self.progress,
+            "evaluations": self.evaluations,
+            "warnings": self.warnings,
+            "marks": self.marks,
+        }
 
 
 class BoardClient:
@@ -65,9 +73,9 @@ class BoardClient:
         self.board.mark.remote(name, time.time())
 
     def show(self, progress: dict[str, Any]) -> None:
-        """Post progress; steps are thinned to one a period, evaluations always pass."""
+        """Post progress; steps are thinned to one a period, all else passes."""
         now = time.monotonic()
-        if "evaluation" in progress or now - self._posted_at >= self.period_s:
+        if "step" not in progress or now - self._posted_at >= self.period_s:
             self._posted_at = now
             self.board.post.remote(progress)
 

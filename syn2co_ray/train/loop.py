@@ -16,6 +16,7 @@ import torch
 from ..data.quarantine import MIN_IMAGES_BEFORE_STOPPING
 from ..data.stream import StepRecords
 from ..methods import Method
+from ..methods.embedding_stats import SPREAD_MIN
 from ..spec.errors import DataError, Syn2coError, TrainingError
 from ..spec.identity import resolved, spec_hash
 from ..spec.job import PretrainSpec
@@ -24,6 +25,9 @@ from .checkpoint import load_newest, save_checkpoint
 from .context import TrainContext
 from .run_folder import RunFolder
 from .trainer import StepOutcome, StepTrainer
+
+COLLAPSED_LOOKS_BEFORE_WARNING = 3
+"""Looks in a row at the embeddings (each some steps apart) that must agree: one batch can be odd."""
 
 Evaluate = Callable[[Method, TrainContext], dict[str, Any] | None]
 """Measures the online encoder on all ranks; the figures come back on rank 0."""
@@ -44,6 +48,7 @@ class LoopOutcome:
     images_seen: int
     resumed_from_steps: list[int]
     notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
 class TrainLoop:
@@ -68,6 +73,8 @@ class TrainLoop:
         self.resumed_from_steps: list[int] = []
         self.notes: list[str] = []
         self.metrics: list[dict[str, Any]] = []
+        self.warnings: list[str] = []
+        self._collapsed_looks = 0
         # Over all starts of the run, without the first step of each: it waits for the stream to fill.
         self.clock = {"steps": 0.0, "busy_s": 0.0, "waited_s": 0.0}
         self._started = False
@@ -171,6 +178,7 @@ class TrainLoop:
             self.clock["busy_s"] += step_time_s
             self.clock["waited_s"] += waited_s
         self._started = True
+        self._warn_of_collapse(outcome)
         if self.is_first:
             row = self._metrics_row(outcome, step_time_s, waited_s)
             self.metrics.append(row)
@@ -186,6 +194,19 @@ class TrainLoop:
                 "the newest checkpoint in the run folder is good; lower train.optimizer.learning_rate_base "
                 "or lengthen the warm-up",
             )
+
+    def _warn_of_collapse(self, outcome: StepOutcome) -> None:
+        """Say once, while there is time, that the embeddings of this rank's images have become alike."""
+        spread = outcome.stats.get("embedding/spread")
+        if spread is None:
+            return
+        self._collapsed_looks = self._collapsed_looks + 1 if float(spread) < SPREAD_MIN else 0
+        if self.is_first and self._collapsed_looks == COLLAPSED_LOOKS_BEFORE_WARNING:
+            self.warnings.append(
+                f"the encoder has collapsed at step {self.step}: embedding/spread is {float(spread):.3f}, "
+                f"expected above {SPREAD_MIN}; next: stop, lower the learning rate or lengthen the warm-up"
+            )
+            self.context.show({"warning": self.warnings[-1]})
 
     def _metrics_row(self, outcome: StepOutcome, step_time_s: float, waited_s: float) -> dict[str, Any]:
         stats = {name: float(value) for name, value in outcome.stats.items()}
@@ -258,4 +279,5 @@ class TrainLoop:
             self.images_seen,
             self.resumed_from_steps,
             self.notes,
+            self.warnings,
         )

@@ -55,6 +55,14 @@ def test_knn_curve_names_every_k_and_the_baselines():
     assert not any("trained" in text for text in found)
 
 
+def test_embeddings_are_drawn_from_the_steps_that_looked_at_them():
+    looked = {"embedding/rankme": 7.0, "embedding/alignment": 0.5, "embedding/uniformity": -2.0}
+    records = [StepRecord(step=step, stats=looked if step % 20 == 0 else {}) for step in range(100)]
+    found = curve(run_curves(records, []), "Embeddings").svg
+    assert {"rankme", "alignment", "uniformity", "step"} <= set(texts(found))
+    assert curve(run_curves(steps(5), []), "Embeddings").svg is None
+
+
 def test_one_line_for_each_kind_of_negative():
     early = steps(3, stats={"positive/logit": 0.5, "queue/logit": 0.1})
     late = [StepRecord(step=step, stats={"negatives/noise/logit": 0.4}) for step in range(3, 6)]

@@ -22,11 +22,13 @@ def test_lines_have_epoch_step_loss_rate_wait_and_time_left():
            "step_time_s": 0.1, "data_wait_share": 0.25, "skipped": False}  # fmt: skip
     out = io.StringIO()
     with Progress(Console(file=out, width=200)) as progress:
-        progress.show({"progress": row, "evaluations": []})
+        progress.show({"progress": row, "evaluations": [], "warnings": []})
         evaluation = {"epoch": 5, "step": 50, "knn": {"10": 81.25, "20": 80.0}}
-        progress.show({"progress": row, "evaluations": [evaluation]})
-        progress.show({"progress": row, "evaluations": [evaluation]})
+        later = {"progress": row, "evaluations": [evaluation], "warnings": ["it has collapsed"]}
+        progress.show(later)
+        progress.show(later)
     assert out.getvalue().splitlines() == [
         "epoch 5/10  step 50/100  loss 6.5000  320 images/s  data wait 25%  ETA 5 s",
         "epoch 5: k-NN top-1 81.2 % (k=10), 80.0 % (k=20)",
+        "warning: it has collapsed",
     ]

@@ -13,6 +13,7 @@ import torch
 from syn2co_ray.spec.errors import CheckpointError, DataError, TrainingError
 from syn2co_ray.spec.identity import spec_hash
 from syn2co_ray.storage import open_store
+from syn2co_ray.train import trainer as trainer_module
 from syn2co_ray.train.checkpoint import load_newest
 from syn2co_ray.train.checkpoint_files import complete_steps
 
@@ -45,7 +46,10 @@ def test_one_worker_and_two_give_the_same_keys_and_loss_curve_for_20_steps(tmp_p
     assert len(losses_1) == len(losses_2) == 20
     assert {step: left[step] + right[step] for step in left} == keys_1
     assert losses_1[20] < losses_1[1]
-    np.testing.assert_allclose(list(losses_2.values()), list(losses_1.values()), rtol=2e-4)
+    curve_1, curve_2 = list(losses_1.values()), list(losses_2.values())
+    # Rounding grows from step to step, and once in a while moves an entry into or out of a pool.
+    np.testing.assert_allclose(curve_2[:5], curve_1[:5], rtol=1e-5)
+    np.testing.assert_allclose(curve_2, curve_1, rtol=2e-3)
 
 
 def whole_state(loop: Any) -> dict[str, torch.Tensor]:
@@ -113,6 +117,29 @@ def test_a_non_finite_step_changes_nothing_and_is_counted(tmp_path):
     ]
     assert online
     assert all(torch.equal(before[name], after[name]) for name in online)
+
+
+def test_collapsed_embeddings_are_warned_of_once_while_the_run_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer_module, "EMBEDDING_STATS_EVERY_STEPS", 1)
+    run = prepared(
+        tmp_path, "train.optimizer.learning_rate_base=1e-9", "train.optimizer.learning_rate_min_base=0"
+    )
+    sound = local_loop(run, stop_before_step=5)
+    assert sound.run_to_end().warnings == []
+    collapsed = local_loop(prepared(tmp_path / "other"), stop_before_step=8)
+    shown = []
+    collapsed.context.show = shown.append
+    last = collapsed.trainer.method.predictor[-1]
+    with torch.no_grad():
+        last.weight.zero_()
+        last.bias.fill_(1.0)
+    monkeypatch.setattr(collapsed.trainer.optimizer, "step", lambda: None)  # it would recover by training
+    outcome = collapsed.run_to_end()
+    (warning,) = outcome.warnings
+    assert "collapsed at step 3" in warning
+    assert "lower the learning rate" in warning
+    assert [row for row in shown if "warning" in row] == [{"warning": warning}]
+    assert outcome.step == 8
 
 
 def test_too_many_non_finite_steps_stop_the_run_and_keep_the_last_good_checkpoint(tmp_path):
