@@ -1,8 +1,7 @@
 """What a framework gives to the trainer, and what the trainer tells it.
 
-    output = method(views, step, labels)  # forward: target update, features, loss
+    output = method(views, step)      # forward: target update, features, loss
     output.loss.backward()
-    method.before_update(step)        # after the gradients are clipped
     optimizer.step()                  # only when loss and gradients are finite
     method.commit(step)               # only after a good optimizer step: enqueue the step's keys
 
@@ -88,18 +87,12 @@ class Method(nn.Module, ABC):
     """Online backbone, the network a run is for: (n, 3, H, W) -> (n, num_features)."""
 
     @abstractmethod
-    def forward(self, views: list[Tensor], step: StepContext, labels: Tensor | None = None) -> MethodOutput:
-        """Loss of this rank's views, each (n, 3, H, W), float, normalised; sizes may differ between views.
-
-        Labels (n,) int64 are equal where classes are equal, -1 where there is none. Only `supervised`
-        trains on them; the others may count false negatives with them.
+    def forward(self, views: list[Tensor], step: StepContext) -> MethodOutput:
+        """Loss of this rank's views, each (n, 3, H, W), float, normalised.
 
         Moves the target network first, at most once a step number: a repeated forward of the same
         step (a retry) finds the target already moved. Queues are only read.
         """
-
-    def before_update(self, step: StepContext) -> None:
-        """Change the gradients before the optimizer uses them: a layer that rests sets its own to None."""
 
     @abstractmethod
     def commit(self, step: StepContext) -> None:

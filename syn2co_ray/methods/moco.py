@@ -38,7 +38,7 @@ class MoCo(QueueContrast):
         super().__init__(branches, momentum, spec)
         self.queue = queue
 
-    def forward(self, views: list[Tensor], step: StepContext, labels: Tensor | None = None) -> MethodOutput:
+    def forward(self, views: list[Tensor], step: StepContext) -> MethodOutput:
         """Loss of two views of this rank's rows; see `Method.forward` and the module."""
         draws, scale, momentum = self.begin(views, step)
         k = self.target(views[1], "view_2", draws)

@@ -68,12 +68,6 @@ class TrainSpec(Section):
     precision: Literal["auto", "bf16", "float32"] = "auto"
     """Autocast of the networks; loss and queue are always float32. auto: bf16 on a GPU, else float32."""
     optimizer: OptimizerSpec = OptimizerSpec()
-    compile: bool = Field(default=False, json_schema_extra=EXECUTION_ONLY)
-    """Compile the encoders with torch.compile: a slower start, faster steps on a GPU."""
-    channels_last: bool = Field(default=False, json_schema_extra=EXECUTION_ONLY)
-    """Keep images and convolutions in channels-last memory order (faster for ResNets on a GPU)."""
-    gradient_checkpointing: bool = Field(default=False, json_schema_extra=EXECUTION_ONLY)
-    """Recompute the encoder's activations in the backward pass: less memory, about a third more time."""
     checkpoint: CheckpointSpec = Field(default=CheckpointSpec(), json_schema_extra=EXECUTION_ONLY)
     nonfinite_steps_max: int = Field(default=10, ge=0, json_schema_extra=EXECUTION_ONLY)
     """Steps in a row with a non-finite loss or gradient (each is skipped) before the run stops."""

@@ -33,9 +33,10 @@ def run_jobs(jobs: Sequence[PretrainSpec], console: Console, *, debug: bool = Fa
     failures: list[Syn2coError] = []
     results: dict[str, dict[str, Any]] = {}
     with connected(debug=debug):
-        for job in jobs:
+        for number, job in enumerate(jobs):
+            begun_at = None if number == 0 else time.time()
             try:
-                results[job.name] = run_job(job, console, debug=debug)
+                results[job.name] = run_job(job, console, debug=debug, begun_at=begun_at)
             except RunInterrupted:
                 raise
             except Syn2coError as error:
@@ -49,14 +50,18 @@ def run_jobs(jobs: Sequence[PretrainSpec], console: Console, *, debug: bool = Fa
         raise failures[0]
 
 
-def run_job(job: PretrainSpec, console: Console, *, debug: bool = False) -> dict[str, Any]:
+def run_job(
+    job: PretrainSpec, console: Console, *, debug: bool = False, begun_at: float | None = None
+) -> dict[str, Any]:
     """Prepare, train, evaluate, report; the same spec again continues where it stopped.
+
+    Start-up is counted from `begun_at` (Unix seconds); from the start of this process when left out.
 
     Raises:
         RunInterrupted: Ctrl-C or SIGTERM; a whole checkpoint was published first.
         Syn2coError: anything else that went wrong, with what to do.
     """
-    marks = {"command": psutil.Process().create_time(), "started": time.time()}
+    marks = {"command": begun_at or psutil.Process().create_time(), "started": time.time()}
     with Progress(console) as progress, _StopSignals() as stop:
         progress.log(f"run {run_name(job)}")
         # Ray itself first: two threads that import one package can see it half made.

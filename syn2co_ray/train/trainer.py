@@ -103,7 +103,6 @@ class StepTrainer:
         loss = loss_sum / self.context.world_size
         finite = math.isfinite(loss) and math.isfinite(norm)
         if finite:
-            self.method.before_update(place)
             self.optimizer.step()
             self.method.commit(place)
         else:

@@ -1,0 +1,269 @@
+"""Synthesized negatives: time and memory of the loss, ours beside a plain and a per-negative formulation.
+
+    python tests/benchmarks/bench_negatives.py [--quick]
+
+Forward and backward of one direction, draws included, at the published settings of SynBY and SynCo:
+
+    a  infonce   InfoNCE against the queue alone
+    b  ours      the product's path: logits from the similarity matrix, no vector built but for noise
+    c  built     every negative built, normalised and multiplied, in one piece
+    d  loop      as the published code goes about it: queue stored (C, K) and gathered by column, one
+                 autograd call for each perturbed and each adversarial negative
+
+Rounds take turns; time is the median of CPU seconds of the process (other work on the machine does not
+count). Memory is how far the resident peak of a process of its own rises over one pass (on a GPU: allocated
+peak). On a GPU the ratio of times is that of elapsed seconds between synchronisations.
+
+Predicted before measuring, one CPU thread: 6 times faster than d at SynBY's setting and 1.5 times at SynCo's,
+since a prototype of this form (not fused) reached 5.4 and 1.3; a fifth of its memory at SynBY's. Goals, for a
+fused form that keeps only dL/dq: 10 and 4 times, 1/7 and 1/5 of the memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from syn2co_ray.methods.draws import Draws, RowDraws
+from syn2co_ray.methods.losses import info_nce
+from syn2co_ray.methods.negatives import HardestPool, draw_negatives, synthesized_logits
+from syn2co_ray.spec.negatives import NEGATIVE_KINDS, NegativesSpec
+
+TEMPERATURE = 0.2
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Sizes of one published setting."""
+
+    name: str
+    rows: int
+    width: int
+    queue_size: int
+    hardest: int
+    counts: tuple[int, ...]
+
+    @property
+    def spec(self) -> NegativesSpec:
+        counts = dict(zip(NEGATIVE_KINDS, self.counts, strict=True))
+        return NegativesSpec.model_validate({"hardest": self.hardest, **counts})
+
+
+SYNBY, SYNCO = (128,) * 6, (256, 256, 256, 64, 64, 64)
+SETTINGS = [
+    Setting("SynBY, N 64", 64, 256, 4096, 256, SYNBY),
+    Setting("SynBY, N 256", 256, 256, 4096, 256, SYNBY),
+    Setting("SynCo, N 64", 64, 128, 65536, 1024, SYNCO),
+    Setting("SynCo, N 256", 256, 128, 65536, 1024, SYNCO),
+]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Unit queries and keys, the queue in both layouts, and the draws' source."""
+
+    setting: Setting
+    q: Tensor
+    k: Tensor
+    queue: Tensor
+    queue_columns: Tensor
+    draws: RowDraws
+
+
+def problem(setting: Setting, device: torch.device) -> Problem:
+    generator = torch.Generator().manual_seed(0)
+
+    def unit_rows(rows: int) -> Tensor:
+        return F.normalize(torch.randn(rows, setting.width, generator=generator)).to(device)
+
+    queue = unit_rows(setting.queue_size)
+    draws = RowDraws(0, 0, 0, setting.rows, device)
+    q, k = unit_rows(setting.rows), unit_rows(setting.rows)
+    return Problem(setting, q.requires_grad_(), k, queue, queue.T.contiguous(), draws)
+
+
+def infonce(p: Problem) -> Tensor:
+    return info_nce((p.q * p.k).sum(1), [p.q @ p.queue.T], TEMPERATURE).mean()
+
+
+def ours(p: Problem) -> Tensor:
+    spec = p.setting.spec
+    similarity = p.q @ p.queue.T
+    pool = HardestPool.of(p.q, p.queue, similarity, spec.hardest)
+    drawn = draw_negatives(p.draws, "view_1", p.setting.width, spec)
+    kinds = synthesized_logits(pool, drawn, spec)
+    return info_nce((p.q * p.k).sum(1), [similarity, *kinds.values()], TEMPERATURE).mean()
+
+
+def _vectors(q: Tensor, n: Tensor, other: Tensor, drawn: Draws, name: str, spec: NegativesSpec) -> Tensor:
+    """Negatives of one kind before they are normalised, (n, count, C)."""
+    q = q.detach().unsqueeze(1)
+    if name == "interpolated":
+        a = drawn["alpha"].unsqueeze(2)
+        return a * q + (1 - a) * n
+    if name == "extrapolated":
+        return q + drawn["beta"].unsqueeze(2) * (n - q)
+    if name == "mixup":
+        g = drawn["gamma"].unsqueeze(2)
+        return g * n + (1 - g) * other
+    if name == "noise":
+        return n + spec.noise.sigma * drawn["normal"]
+    if name == "perturbed":
+        return n + spec.perturbed.delta * q
+    return n + spec.adversarial.eta * q.sign()
+
+
+def built(p: Problem) -> Tensor:
+    spec = p.setting.spec
+    similarity = p.q @ p.queue.T
+    hardest = similarity.detach().topk(spec.hardest, dim=1).indices
+    blocks = [similarity]
+    for name, drawn in draw_negatives(p.draws, "view_1", p.setting.width, spec).items():
+        n = p.queue[hardest.gather(1, drawn["members"])]
+        other = p.queue[hardest.gather(1, drawn.get("members_other", drawn["members"]))]
+        vectors = F.normalize(_vectors(p.q, n, other, drawn, name, spec), dim=2)
+        blocks.append((p.q.unsqueeze(1) * vectors).sum(2))
+    return info_nce((p.q * p.k).sum(1), blocks, TEMPERATURE).mean()
+
+
+def loop(p: Problem) -> Tensor:
+    spec, queue = p.setting.spec, p.queue_columns.clone().detach()
+    similarity = torch.einsum("nc,ck->nk", p.q, queue)
+    hardest = similarity.detach().topk(spec.hardest, dim=1).indices
+    blocks = [similarity]
+    for name, drawn in draw_negatives(p.draws, "view_1", p.setting.width, spec).items():
+        entries = hardest.gather(1, drawn["members"])
+        if name in ("perturbed", "adversarial"):
+            vectors = torch.stack(
+                [_moved(p.q, queue, entries[:, i], name, spec) for i in range(entries.shape[1])], 1
+            )
+        else:
+            n = queue[:, entries].permute(1, 2, 0)
+            other = queue[:, hardest.gather(1, drawn.get("members_other", drawn["members"]))].permute(1, 2, 0)
+            vectors = _vectors(p.q, n, other, drawn, name, spec)
+        blocks.append(torch.einsum("nc,nkc->nk", p.q, F.normalize(vectors, dim=2).detach()))
+    return info_nce((p.q * p.k).sum(1), blocks, TEMPERATURE).mean()
+
+
+def _moved(q: Tensor, queue: Tensor, entries: Tensor, name: str, spec: NegativesSpec) -> Tensor:
+    """One negative a query, moved along the gradient that autograd finds."""
+    n = queue[:, entries].T.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad((q.detach() * n).sum(), n)
+    if name == "perturbed":
+        return (n + spec.perturbed.delta * gradient).detach()
+    return (n + spec.adversarial.eta * gradient.sign()).detach()
+
+
+VARIANTS: dict[str, Callable[[Problem], Tensor]] = {
+    "infonce": infonce,
+    "ours": ours,
+    "built": built,
+    "loop": loop,
+}
+
+
+def one_pass(p: Problem, variant: str) -> Tensor:
+    p.q.grad = None
+    VARIANTS[variant](p).backward()
+    assert p.q.grad is not None
+    return p.q.grad
+
+
+def seconds_of(p: Problem, rounds: int) -> dict[str, float]:
+    """Median of each variant."""
+    on_gpu = p.q.device.type == "cuda"
+    clock = time.perf_counter if on_gpu else time.process_time
+    taken: dict[str, list[float]] = {name: [] for name in VARIANTS}
+    for number in range(rounds + 1):
+        for name in VARIANTS:
+            started = clock()
+            one_pass(p, name)
+            if on_gpu:
+                torch.cuda.synchronize()
+            if number:  # the first round warms up
+                taken[name].append(clock() - started)
+    return {name: statistics.median(values) for name, values in taken.items()}
+
+
+def _rise(setting: Setting, variant: str) -> float:
+    """MiB by which the resident peak rises in one pass (Linux)."""
+    torch.set_num_threads(1)
+    p = problem(setting, torch.device("cpu"))
+    (p.q @ p.queue[:8].T).sum().backward()  # libraries that load at the first use
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again at what is resident now
+    before = _resident("VmRSS")
+    one_pass(p, variant)
+    return _resident("VmHWM") - before
+
+
+def _resident(name: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(name))
+
+
+def mebibytes_of(setting: Setting, device: torch.device) -> dict[str, float]:
+    if device.type == "cuda":
+        found = {}
+        for name in VARIANTS:
+            p = problem(setting, device)
+            one_pass(p, name)
+            torch.cuda.reset_peak_memory_stats()
+            before = torch.cuda.memory_allocated()
+            one_pass(p, name)
+            found[name] = (torch.cuda.max_memory_allocated() - before) / 2**20
+        return found
+    # Every larger block gets pages of its own and gives them back, so that the peak is what was in use.
+    os.environ["MALLOC_MMAP_THRESHOLD_"] = "65536"
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        return {name: pool.apply(_rise, (setting, name)) for name in VARIANTS}
+
+
+def check(p: Problem) -> None:
+    """All formulations have one gradient; perturbed and adversarial members differ in nothing else."""
+    gradients = [one_pass(p, name).clone() for name in ("ours", "built", "loop")]
+    for gradient in gradients[1:]:
+        # topk orders differ between them, and draws are positions: sums over many negatives stay close.
+        cosine = F.cosine_similarity(gradient.flatten(), gradients[0].flatten(), dim=0).item()
+        if cosine < 0.999:
+            sys.exit(f"gradients disagree: cosine {cosine:.4f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="small batches and few rounds")
+    quick = parser.parse_args().quick
+    settings = [s for s in SETTINGS if s.rows == 64] if quick else SETTINGS
+    devices = [torch.device("cpu")] + ([torch.device("cuda")] if torch.cuda.is_available() else [])
+    header = "".join(f"{name:>10}" for name in VARIANTS)
+    print(f"{'setting':<14}{'device':<12}{'':<10}{header}{'d / b':>8}{'c / b':>8}")
+    for device in devices:
+        for setting in settings:
+            for threads in (1, 2) if device.type == "cpu" else (1,):
+                torch.set_num_threads(threads)
+                p = problem(setting, device)
+                check(p)
+                times = seconds_of(p, 3 if quick else 9)
+                where = f"cpu, {threads} thr" if device.type == "cpu" else "cuda"
+                _row(setting.name, where, "CPU ms" if device.type == "cpu" else "ms", times, 1000)
+            _row(setting.name, device.type, "peak MiB", mebibytes_of(setting, device), 1)
+
+
+def _row(setting: str, where: str, unit: str, values: dict[str, float], factor: float) -> None:
+    cells = "".join(f"{values[name] * factor:>10.1f}" for name in VARIANTS)
+    against = "".join(f"{values[name] / max(values['ours'], 1e-9):>8.1f}" for name in ("loop", "built"))
+    print(f"{setting:<14}{where:<12}{unit:<10}{cells}{against}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
