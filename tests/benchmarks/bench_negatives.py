@@ -17,6 +17,10 @@ peak). On a GPU the ratio of times is that of elapsed seconds between synchronis
 Predicted before measuring, one CPU thread: 6 times faster than d at SynBY's setting and 1.5 times at SynCo's,
 since a prototype of this form (not fused) reached 5.4 and 1.3; a fifth of its memory at SynBY's. Goals, for a
 fused form that keeps only dL/dq: 10 and 4 times, 1/7 and 1/5 of the memory.
+
+Found, on a machine shared with other work: 5.5 to 10 times (SynBY) and 3.4 to 3.7 (SynCo), 1/3.5 and 1/1.7 of
+the memory. What bounds it: at SynBY's sizes the normal draws of the noise; at SynCo's the similarity matrix, its
+softmax, which autograd keeps, and the exact top-k of 65,536.
 """
 
 from __future__ import annotations

@@ -34,7 +34,8 @@ def rank_of_tiny_run(
     rank: int, world_size: int, group: Any, folder: Path
 ) -> tuple[dict[int, float], dict[int, list]]:
     keys: dict[int, list[str]] = {}
-    run = prepared(folder / f"rank-{rank}-of-{world_size}")
+    # Gentle steps: at larger ones rounding moves entries into and out of pools, and the curves part.
+    run = prepared(folder / f"rank-{rank}-of-{world_size}", "train.optimizer.learning_rate_base=0.004")
     loop = local_loop(run, rank=rank, world_size=world_size, control_group=group, keys_seen=keys.__setitem__)
     loop.run_to_end()
     return loop.losses, keys  # type: ignore[attr-defined]
@@ -46,10 +47,7 @@ def test_one_worker_and_two_give_the_same_keys_and_loss_curve_for_20_steps(tmp_p
     assert len(losses_1) == len(losses_2) == 20
     assert {step: left[step] + right[step] for step in left} == keys_1
     assert losses_1[20] < losses_1[1]
-    curve_1, curve_2 = list(losses_1.values()), list(losses_2.values())
-    # Rounding grows from step to step, and once in a while moves an entry into or out of a pool.
-    np.testing.assert_allclose(curve_2[:5], curve_1[:5], rtol=1e-5)
-    np.testing.assert_allclose(curve_2, curve_1, rtol=2e-3)
+    np.testing.assert_allclose(list(losses_2.values()), list(losses_1.values()), rtol=1e-5)
 
 
 def whole_state(loop: Any) -> dict[str, torch.Tensor]:
