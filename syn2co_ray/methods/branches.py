@@ -21,8 +21,8 @@ from .batch_norm import set_process_group
 from .contract import Method, StepContext
 from .draws import RowDraws, seeded_initialisation
 from .drop_path import draw_drop_path
-from .losses import unit
 from .momentum import MomentumUpdate
+from .unit_vectors import unit
 
 
 @dataclass(frozen=True)

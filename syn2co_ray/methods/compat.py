@@ -314,4 +314,4 @@ def start_queue(spec: MobySpec | MocoSpec, queue: FeatureQueue, seed: int) -> No
         return
     generator = Generator().manual_seed(seed_of(seed, "queue/synco_v1"))
     random = torch.randn(queue.features.shape, generator=generator)
-    queue.features.copy_(F.normalize(random, dim=0))
+    queue.fill(F.normalize(random, dim=0))

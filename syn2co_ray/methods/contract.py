@@ -44,6 +44,8 @@ class StepContext:
     """Ranks that share the step. None: the default group when one is initialised, else this process."""
     images_per_epoch: int | None = None
     """`data.images_per_epoch`; None when the job leaves it to its sources."""
+    telemetry: bool = True
+    """Whether to look closely at the negatives in this step; nothing that is trained depends on it."""
 
     def loss_scale(self, rows: int) -> float:
         """Factor on the SUM of this rank's `rows` losses, so that DDP's mean over ranks is the global mean.
@@ -87,8 +89,11 @@ class Method(nn.Module, ABC):
     """Online backbone, the network a run is for: (n, 3, H, W) -> (n, num_features)."""
 
     @abstractmethod
-    def forward(self, views: list[Tensor], step: StepContext) -> MethodOutput:
+    def forward(self, views: list[Tensor], step: StepContext, labels: Tensor | None = None) -> MethodOutput:
         """Loss of this rank's views, each (n, 3, H, W), float, normalised.
+
+        Labels (n,) int64, -1 where unknown, are for telemetry, and for the supervised yardstick; whether they
+        are given must not differ between ranks.
 
         Moves the target network first, at most once a step number: a repeated forward of the same
         step (a retry) finds the target already moved. Queues are only read.

@@ -12,16 +12,16 @@ numbers from one seed, so runs are comparable within a kind of device.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Generator, Tensor
 
 ROWS_PER_CHUNK = 16
 
-Draws = dict[str, Tensor]
+Draws = Mapping[str, Tensor]
 """Named random tensors, first axis rows."""
 
 
@@ -57,24 +57,55 @@ class RowDraws:
     rows: int
     device: torch.device
 
-    def make(self, name: str, draw: Callable[[Generator, int], Draws]) -> Draws:
-        """Draws for this rank's rows.
+    def uniform(self, name: str, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
+        """(rows, *shape) float32, uniform in [low, high)."""
+        return self._filled(name, shape, torch.float32, lambda out, g: out.uniform_(low, high, generator=g))
 
-        Args:
-            name: what is drawn, unique within the step.
-            draw: (generator, rows) -> named tensors whose first axis has `rows` rows.
+    def normal(self, name: str, *shape: int) -> Tensor:
+        """(rows, *shape) float32, standard normal."""
+        return self._filled(name, shape, torch.float32, lambda out, g: out.normal_(generator=g))
 
-        Returns:
-            The same names, first axis this rank's rows.
-        """
+    def integers(self, name: str, *shape: int, end: int) -> Tensor:
+        """(rows, *shape) int64, uniform in [0, end)."""
+        return self._filled(name, shape, torch.int64, lambda out, g: out.random_(end, generator=g))
+
+    def chi_squared(self, name: str, *shape: int, degrees: float) -> Tensor:
+        """(rows, *shape) float32, chi-squared with that many degrees of freedom."""
+
+        def fill(out: Tensor, generator: Generator) -> Tensor:
+            # Twice a gamma variable of half the degrees; torch has no public way to give it a generator.
+            return out.copy_(2.0 * torch._standard_gamma(out.fill_(degrees / 2), generator=generator))
+
+        return self._filled(name, shape, torch.float32, fill)
+
+    def _filled(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        dtype: torch.dtype,
+        fill: Callable[[Tensor, Generator], Tensor],
+    ) -> Tensor:
+        """This rank's rows of the draw `name` (unique within the step), filled chunk by chunk, in place."""
         first_chunk = self.first_row // ROWS_PER_CHUNK
         last_chunk = (self.first_row + self.rows - 1) // ROWS_PER_CHUNK
+        rows = (last_chunk + 1 - first_chunk) * ROWS_PER_CHUNK
+        chunks = torch.empty((rows, *shape), dtype=dtype, device=self.device)
         generator = Generator(device=self.device)
-        blocks = []
-        for chunk in range(first_chunk, last_chunk + 1):
+        for chunk, out in enumerate(chunks.split(ROWS_PER_CHUNK), first_chunk):
             generator.manual_seed(seed_of(self.seed, self.step, name, chunk))
-            blocks.append(draw(generator, ROWS_PER_CHUNK))
+            fill(out, generator)
         skip = self.first_row - first_chunk * ROWS_PER_CHUNK
-        return {
-            key: torch.cat([block[key] for block in blocks])[skip : skip + self.rows] for key in blocks[0]
-        }
+        return chunks[skip : skip + self.rows]
+
+    def parts(self, rows_max: int) -> Iterator[RowDraws]:
+        """Sources for consecutive parts of these rows.
+
+        Each has at most `rows_max` rows or one chunk, and ends where a chunk ends, so that no chunk is made
+        for two parts.
+        """
+        rows_max = max(rows_max // ROWS_PER_CHUNK, 1) * ROWS_PER_CHUNK
+        first, last = self.first_row, self.first_row + self.rows
+        while first < last:
+            end = min(last, (first // ROWS_PER_CHUNK) * ROWS_PER_CHUNK + rows_max)
+            yield replace(self, first_row=first, rows=end - first)
+            first = end

@@ -8,11 +8,10 @@ caller hands over one uniform number per row and layer before each forward pass:
 
 from __future__ import annotations
 
-import torch
 from timm.layers import DropPath
 from torch import Tensor, nn
 
-from .draws import Draws, RowDraws
+from .draws import RowDraws
 
 
 class RowDropPath(nn.Module):
@@ -61,11 +60,6 @@ def draw_drop_path(network: nn.Module, name: str, draws: RowDraws) -> None:
     layers = [module for module in network.modules() if isinstance(module, RowDropPath)]
     if not layers:
         return
-
-    def draw(generator: torch.Generator, rows: int) -> Draws:
-        uniform = torch.rand((rows, len(layers)), generator=generator, device=generator.device)
-        return {"uniform": uniform}
-
-    uniform = draws.make(name, draw)["uniform"]
+    uniform = draws.uniform(name, len(layers))
     for index, layer in enumerate(layers):
         layer.uniform = uniform[:, index]

@@ -23,7 +23,6 @@ from torch import Tensor
 from syn2co_ray.spec.method import MobySpec
 
 from .branches import Branches, build_branches
-from .collective import gather_rows
 from .contract import MethodOutput, StepContext
 from .heads import mlp_head
 from .momentum import MomentumUpdate
@@ -44,19 +43,16 @@ class MoBY(QueueContrast):
         super().__init__(branches, momentum, spec)
         self.queue_1, self.queue_2 = queues
 
-    def forward(self, views: list[Tensor], step: StepContext) -> MethodOutput:
+    def forward(self, views: list[Tensor], step: StepContext, labels: Tensor | None = None) -> MethodOutput:
         """Loss of two views of this rank's rows; see `Method.forward` and the module."""
         draws, scale, momentum = self.begin(views, step)
         k_1, k_2 = (self.target(view, f"view_{number}", draws) for number, view in enumerate(views, 1))
         q_1, q_2 = (self.online(view, f"view_{number}", draws) for number, view in enumerate(views, 1))
         with torch.autocast(views[0].device.type, enabled=False):
-            loss_1, stats_1 = self.contrast("view_1", q_1, k_2, self.queue_2.features, step, draws)
-            loss_2, stats_2 = self.contrast("view_2", q_2, k_1, self.queue_1.features, step, draws)
+            loss_1, stats_1 = self.contrast("view_1", q_1, k_2, self.queue_2, step, draws, labels)
+            loss_2, stats_2 = self.contrast("view_2", q_2, k_1, self.queue_1, step, draws, labels)
         part_1, part_2 = loss_1.sum() * scale, loss_2.sum() * scale
-        keys = gather_rows(
-            torch.stack([k_1, k_2], 1), step.first_row, step.images_per_step_global, step.group
-        )
-        self._uncommitted = (step.step, keys)
+        self.keep_keys(torch.stack([k_1, k_2], 1), labels, step)
         stats = {name: (stats_1[name] + stats_2[name]) / 2 for name in stats_1}
         stats["momentum"] = torch.tensor(momentum)
         parts = {"view_1": part_1.detach(), "view_2": part_2.detach()}
@@ -64,9 +60,9 @@ class MoBY(QueueContrast):
 
     def commit(self, step: StepContext) -> None:
         """Enqueue the global batch's keys of the forward pass of this step."""
-        keys = self.uncommitted_keys(step)
-        self.queue_1.enqueue(keys[:, 0])
-        self.queue_2.enqueue(keys[:, 1])
+        keys, labels = self.kept_keys(step)
+        self.queue_1.enqueue(keys[:, 0], labels)
+        self.queue_2.enqueue(keys[:, 1], labels)
 
 
 def build(spec: MobySpec, image_size: int, seed: int) -> MoBY:

@@ -21,7 +21,6 @@ from torch import Tensor
 from syn2co_ray.spec.method import MocoSpec
 
 from .branches import Branches, build_branches
-from .collective import gather_rows
 from .contract import MethodOutput, StepContext
 from .heads import mlp_head
 from .momentum import MomentumUpdate
@@ -38,22 +37,21 @@ class MoCo(QueueContrast):
         super().__init__(branches, momentum, spec)
         self.queue = queue
 
-    def forward(self, views: list[Tensor], step: StepContext) -> MethodOutput:
+    def forward(self, views: list[Tensor], step: StepContext, labels: Tensor | None = None) -> MethodOutput:
         """Loss of two views of this rank's rows; see `Method.forward` and the module."""
         draws, scale, momentum = self.begin(views, step)
         k = self.target(views[1], "view_2", draws)
         q = self.online(views[0], "view_1", draws)
         with torch.autocast(views[0].device.type, enabled=False):
-            losses, stats = self.contrast("view_1", q, k, self.queue.features, step, draws)
-        keys = gather_rows(k, step.first_row, step.images_per_step_global, step.group)
-        self._uncommitted = (step.step, keys)
+            losses, stats = self.contrast("view_1", q, k, self.queue, step, draws, labels)
+        self.keep_keys(k, labels, step)
         loss = losses.sum() * scale
         stats["momentum"] = torch.tensor(momentum)
         return MethodOutput(loss, {"view_1": loss.detach()}, stats, pair=(q.detach(), k))
 
     def commit(self, step: StepContext) -> None:
         """Enqueue the global batch's keys of the forward pass of this step."""
-        self.queue.enqueue(self.uncommitted_keys(step))
+        self.queue.enqueue(*self.kept_keys(step))
 
 
 def build(spec: MocoSpec, image_size: int, seed: int) -> MoCo:

@@ -33,7 +33,7 @@ class MoCoV3(TwoBranches):
         super().__init__(branches, momentum)
         self.temperature = temperature
 
-    def forward(self, views: list[Tensor], step: StepContext) -> MethodOutput:
+    def forward(self, views: list[Tensor], step: StepContext, labels: Tensor | None = None) -> MethodOutput:
         """Loss of two views of this rank's rows; see `Method.forward` and the module."""
         draws, scale, momentum = self.begin(views, step)
         k_1, k_2 = (self.target(view, f"view_{number}", draws) for number, view in enumerate(views, 1))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
+import torch
 from torch import Generator, Tensor
 
 from syn2co_ray.spec.errors import Fault, SpecError
@@ -11,12 +10,12 @@ from syn2co_ray.spec.method import MobySpec, MocoSpec
 from syn2co_ray.spec.negatives import NegativesSpec
 
 from .branches import Branches, TwoBranches
+from .collective import gather_rows
 from .compat import active_epochs, published_negatives, start_queue
 from .contract import StepContext
 from .draws import Draws, RowDraws, seed_of
-from .losses import info_nce, softmax_mass
 from .momentum import MomentumUpdate
-from .negatives import HardestPool, draw_negatives, synthesized_logits
+from .negatives import HardestPool, Observed, Synthesized, draw_negatives, log_sum_exp, synthesize
 from .queue import FeatureQueue
 
 
@@ -35,7 +34,7 @@ class QueueContrast(TwoBranches):
         _check_negatives(spec)
         self.negatives = published_negatives(spec, spec.negatives) if spec.negatives else None
         self.active_epochs = active_epochs(spec, self.negatives) if self.negatives else None
-        self._uncommitted: tuple[int, Tensor] | None = None
+        self._uncommitted: tuple[int, Tensor, Tensor | None] | None = None
 
     def active(self, step: StepContext) -> bool:
         """Whether a step has synthesized negatives."""
@@ -46,47 +45,79 @@ class QueueContrast(TwoBranches):
         return draw_negatives(draws, purpose, pool.q.shape[1], self._negatives())
 
     def contrast(
-        self, purpose: str, q: Tensor, k: Tensor, queue: Tensor, step: StepContext, draws: RowDraws
+        self,
+        purpose: str,
+        q: Tensor,
+        k: Tensor,
+        queue: FeatureQueue,
+        step: StepContext,
+        draws: RowDraws,
+        labels: Tensor | None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """InfoNCE of each query, (n,), with its telemetry.
+        """InfoNCE of each query (van den Oord et al., arXiv 1807.03748, eq. 4), (n,), with its telemetry.
+
+            -log softmax([q.k, q.Q, q.S] / temperature)[0]
 
         Args:
             purpose: what the draws are for, such as "view_1"; unique within the step.
             q: queries, unit rows (n, C), with gradient.
             k: their positives, unit rows (n, C).
-            queue: past keys, (K, C).
-            step: the step; says whether synthesized negatives are active.
+            queue: past keys Q.
+            step: the step; says whether synthesized negatives S are active.
             draws: source of the draws.
+            labels: classes of the queries, (n,), for telemetry.
         """
         positive = (q * k).sum(dim=1)
-        similarity = q @ queue.T
-        kinds: Mapping[str, Tensor] = {}
-        if self.active(step):
-            negatives = self._negatives()
-            pool = HardestPool.of(q, queue, similarity, negatives.hardest)
-            kinds = synthesized_logits(pool, self.draw(purpose, pool, draws), negatives)
-        loss = info_nce(positive, [similarity, *kinds.values()], self.temperature)
+        observed = Observed(positive.detach(), labels, queue.labels) if step.telemetry else None
+        active = self.negatives if self.active(step) else None
+        widest = active.noise.count if active and active.noise.draw == "full" else 0
+
+        def made(pool: HardestPool, part: RowDraws) -> dict[str, Synthesized]:
+            assert active is not None
+            return synthesize(pool, self.draw(purpose, pool, part), active)
+
+        negatives = log_sum_exp(
+            q,
+            (queue.features, queue.squared_lengths),
+            self.temperature,
+            draws,
+            hardest=active.hardest if active else 0,
+            synthesize=made if active else None,
+            widest=widest,
+            observed=observed,
+        )
+        loss = (
+            torch.logaddexp(negatives.log_sum_exp, positive / self.temperature) - positive / self.temperature
+        )
         stats = {"positive/logit": positive.detach().mean()}
-        blocks = {"queue": similarity, **{f"negatives/{name}": logits for name, logits in kinds.items()}}
-        for name, block in blocks.items():
-            logits = block.detach()
-            stats[f"{name}/logit"] = logits.mean()
-            stats[f"{name}/logit_max"] = logits.amax()
-            stats[f"{name}/harder"] = (logits > positive.detach().unsqueeze(1)).float().mean()
-            stats[f"{name}/mass"] = softmax_mass(loss, positive, block, self.temperature)
+        not_positive = -torch.expm1(-loss.detach())
+        for name, figures in negatives.telemetry.items():
+            block = name if name == "queue" else f"negatives/{name}"
+            figures["mass"] = figures["mass"] * not_positive
+            for figure, values in figures.items():
+                reduced = values.amax() if figure == "logit_max" else values.nanmean()
+                stats[f"{block}/{figure}"] = reduced
         return loss, stats
 
-    def uncommitted_keys(self, step: StepContext) -> Tensor:
-        """The keys of this step's forward pass, for the queue; they are handed out once.
+    def keep_keys(self, keys: Tensor, labels: Tensor | None, step: StepContext) -> None:
+        """Gather this rank's keys (n, ...) and labels (n,) from all ranks and keep them until `commit`."""
+
+        def gathered(rows: Tensor) -> Tensor:
+            return gather_rows(rows, step.first_row, step.images_per_step_global, step.group)
+
+        self._uncommitted = (step.step, gathered(keys), None if labels is None else gathered(labels))
+
+    def kept_keys(self, step: StepContext) -> tuple[Tensor, Tensor | None]:
+        """The global batch's keys (and labels) of this step's forward pass; they are handed out once.
 
         Raises:
             RuntimeError: there was no such pass.
         """
         if self._uncommitted is None or self._uncommitted[0] != step.step:
             raise RuntimeError(f"commit of step {step.step} without its forward pass")
-        keys = self._uncommitted[1]
+        _, keys, labels = self._uncommitted
         self._uncommitted = None
-        return keys
+        return keys, labels
 
     def _negatives(self) -> NegativesSpec:
         if self.negatives is None:

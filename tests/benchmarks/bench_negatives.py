@@ -31,7 +31,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,10 +39,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from syn2co_ray.methods.draws import Draws, RowDraws
-from syn2co_ray.methods.losses import info_nce
-from syn2co_ray.methods.negatives import HardestPool, draw_negatives, synthesized_logits
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from syn2co_ray.methods.draws import RowDraws
+from syn2co_ray.methods.negatives import (
+    HardestPool,
+    Negatives,
+    Synthesized,
+    draw_negatives,
+    log_sum_exp,
+    synthesize,
+)
+from syn2co_ray.methods.queue import squared_length
 from syn2co_ray.spec.negatives import NEGATIVE_KINDS, NegativesSpec
+from tests.methods import plain_negatives
 
 TEMPERATURE = 0.2
 
@@ -81,6 +91,7 @@ class Problem:
     q: Tensor
     k: Tensor
     queue: Tensor
+    queue_squared: Tensor
     queue_columns: Tensor
     draws: RowDraws
 
@@ -94,51 +105,50 @@ def problem(setting: Setting, device: torch.device) -> Problem:
     queue = unit_rows(setting.queue_size)
     draws = RowDraws(0, 0, 0, setting.rows, device)
     q, k = unit_rows(setting.rows), unit_rows(setting.rows)
-    return Problem(setting, q.requires_grad_(), k, queue, queue.T.contiguous(), draws)
+    return Problem(setting, q.requires_grad_(), k, queue, squared_length(queue), queue.T.contiguous(), draws)
 
 
 def infonce(p: Problem) -> Tensor:
-    return info_nce((p.q * p.k).sum(1), [p.q @ p.queue.T], TEMPERATURE).mean()
+    """The product's path without any kind."""
+    return _info_nce(p, log_sum_exp(p.q, (p.queue, p.queue_squared), TEMPERATURE, p.draws))
 
 
 def ours(p: Problem) -> Tensor:
+    return _fused(p, p.setting.spec)
+
+
+def low_dimensional(p: Problem) -> Tensor:
+    """Ours with `noise: {draw: low_dimensional}`."""
     spec = p.setting.spec
-    similarity = p.q @ p.queue.T
-    pool = HardestPool.of(p.q, p.queue, similarity, spec.hardest)
-    drawn = draw_negatives(p.draws, "view_1", p.setting.width, spec)
-    kinds = synthesized_logits(pool, drawn, spec)
-    return info_nce((p.q * p.k).sum(1), [similarity, *kinds.values()], TEMPERATURE).mean()
+    noise = spec.noise.model_copy(update={"draw": "low_dimensional"})
+    return _fused(p, spec.model_copy(update={"noise": noise}))
 
 
-def _vectors(q: Tensor, n: Tensor, other: Tensor, drawn: Draws, name: str, spec: NegativesSpec) -> Tensor:
-    """Negatives of one kind before they are normalised, (n, count, C)."""
-    q = q.detach().unsqueeze(1)
-    if name == "interpolated":
-        a = drawn["alpha"].unsqueeze(2)
-        return a * q + (1 - a) * n
-    if name == "extrapolated":
-        return q + drawn["beta"].unsqueeze(2) * (n - q)
-    if name == "mixup":
-        g = drawn["gamma"].unsqueeze(2)
-        return g * n + (1 - g) * other
-    if name == "noise":
-        return n + spec.noise.sigma * drawn["normal"]
-    if name == "perturbed":
-        return n + spec.perturbed.delta * q
-    return n + spec.adversarial.eta * q.sign()
+def _fused(p: Problem, spec: NegativesSpec) -> Tensor:
+    def make(pool: HardestPool, part: RowDraws) -> Mapping[str, Synthesized]:
+        return synthesize(pool, draw_negatives(part, "view_1", p.setting.width, spec), spec)
+
+    widest = spec.noise.count if spec.noise.draw == "full" else 0
+    queue = (p.queue, p.queue_squared)
+    negatives = log_sum_exp(
+        p.q, queue, TEMPERATURE, p.draws, hardest=spec.hardest, synthesize=make, widest=widest
+    )
+    return _info_nce(p, negatives)
+
+
+def _info_nce(p: Problem, negatives: Negatives) -> Tensor:
+    positive = (p.q * p.k).sum(1) / TEMPERATURE
+    return (torch.logaddexp(negatives.log_sum_exp, positive) - positive).mean()
 
 
 def built(p: Problem) -> Tensor:
     spec = p.setting.spec
     similarity = p.q @ p.queue.T
     hardest = similarity.detach().topk(spec.hardest, dim=1).indices
-    blocks = [similarity]
-    for name, drawn in draw_negatives(p.draws, "view_1", p.setting.width, spec).items():
-        n = p.queue[hardest.gather(1, drawn["members"])]
-        other = p.queue[hardest.gather(1, drawn.get("members_other", drawn["members"]))]
-        vectors = F.normalize(_vectors(p.q, n, other, drawn, name, spec), dim=2)
-        blocks.append((p.q.unsqueeze(1) * vectors).sum(2))
-    return info_nce((p.q * p.k).sum(1), blocks, TEMPERATURE).mean()
+    drawn = draw_negatives(p.draws, "view_1", p.setting.width, spec)
+    logits = plain_negatives.synthesized_logits(p.q, p.queue, hardest, drawn, spec)
+    positive = (p.q * p.k).sum(1)
+    return plain_negatives.info_nce(positive, [similarity, *logits.values()], TEMPERATURE).mean()
 
 
 def loop(p: Problem) -> Tensor:
@@ -155,9 +165,9 @@ def loop(p: Problem) -> Tensor:
         else:
             n = queue[:, entries].permute(1, 2, 0)
             other = queue[:, hardest.gather(1, drawn.get("members_other", drawn["members"]))].permute(1, 2, 0)
-            vectors = _vectors(p.q, n, other, drawn, name, spec)
+            vectors = plain_negatives.vectors(name, p.q, n, other, drawn, spec)
         blocks.append(torch.einsum("nc,nkc->nk", p.q, F.normalize(vectors, dim=2).detach()))
-    return info_nce((p.q * p.k).sum(1), blocks, TEMPERATURE).mean()
+    return plain_negatives.info_nce((p.q * p.k).sum(1), blocks, TEMPERATURE).mean()
 
 
 def _moved(q: Tensor, queue: Tensor, entries: Tensor, name: str, spec: NegativesSpec) -> Tensor:
@@ -172,6 +182,7 @@ def _moved(q: Tensor, queue: Tensor, entries: Tensor, name: str, spec: Negatives
 VARIANTS: dict[str, Callable[[Problem], Tensor]] = {
     "infonce": infonce,
     "ours": ours,
+    "low-dim": low_dimensional,
     "built": built,
     "loop": loop,
 }

@@ -197,6 +197,7 @@ class RecordedMoCo(MoCo):
 
     def draw(self, purpose: str, pool: HardestPool, draws: RowDraws) -> dict[str, dict[str, Tensor]]:
         recorded_order = self.golden.index("topk_idx")
+        assert draws.rows == len(recorded_order)
         assert torch.equal(recorded_order.sort(dim=1).values, pool.hardest)
 
         def positions(key: str) -> Tensor:
@@ -239,7 +240,7 @@ def test_step_of_moco_and_synco_equals_published_code(golden: Any, part: str) ->
     momentum = MomentumUpdate(golden.number("m"), rises=False)
     method = RecordedMoCo(recorded_branches(golden), queue, momentum, spec).double()
     method.golden = golden
-    queue.features.copy_(golden.tensor("queue"))
+    queue.fill(golden.tensor("queue"))
     queue.pointer.fill_(size - rows)
     step = StepContext(0, 7, 9 if part == "synco_epoch9" else 10, 100, rows)
     output = method([golden.tensor("im_q"), golden.tensor("im_k")], step)

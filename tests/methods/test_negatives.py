@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,11 +11,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from syn2co_ray.methods.draws import RowDraws
-from syn2co_ray.methods.losses import info_nce
-from syn2co_ray.methods.negatives import KINDS, HardestPool, draw_negatives, synthesized_logits
-from syn2co_ray.methods.negatives.pool import draw_members
+from syn2co_ray.methods.draws import Draws, RowDraws
+from syn2co_ray.methods.negatives import (
+    KINDS,
+    HardestPool,
+    Negatives,
+    Observed,
+    Synthesized,
+    draw_negatives,
+    log_sum_exp,
+    synthesize,
+)
+from syn2co_ray.methods.negatives.hardest import hardest_entries
+from syn2co_ray.methods.queue import squared_length
 from syn2co_ray.spec.negatives import NEGATIVE_KINDS, NegativesSpec
+
+from . import plain_negatives
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 5e-6}
 NUMBER = {name: number for number, name in enumerate(NEGATIVE_KINDS, 1)}
@@ -50,13 +62,46 @@ def golden_draws(golden: Any, name: str) -> dict[str, Tensor]:
     return {"members": golden.index(f"t{number}_draw_idx"), **extra.get(name, dict)()}
 
 
-def golden_pool(golden: Any, dtype: torch.dtype) -> HardestPool:
+def golden_problem(golden: Any, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Queries with gradient, and the queue."""
     suffix = "f64" if dtype == torch.float64 else "f32"
-    q = golden.tensor(f"q_{suffix}", dtype).requires_grad_()
     queue = golden.tensor("queue_f32", dtype)
     if dtype == torch.float64:
         queue = queue / queue.norm(dim=1, keepdim=True)
-    return HardestPool(q, queue, q @ queue.T, golden.index("topk_idx"))
+    return golden.tensor(f"q_{suffix}", dtype).requires_grad_(), queue
+
+
+def source(rows: int, first_row: int = 0) -> RowDraws:
+    return RowDraws(1, 2, first_row, rows, torch.device("cpu"))
+
+
+def recorded(
+    q: Tensor,
+    queue: Tensor,
+    temperature: float,
+    hardest: Tensor,
+    drawn: Mapping[str, Draws],
+    spec: NegativesSpec,
+) -> tuple[Negatives, dict[str, Synthesized]]:
+    """The product's log-sum-exp, with recorded pools (in their own order) and draws of some kinds."""
+    made: dict[str, Synthesized] = {}
+
+    def synthesize_recorded(pool: HardestPool, part: RowDraws) -> Mapping[str, Synthesized]:
+        assert part.rows == len(q)
+        pool = replace(pool, hardest=hardest)
+        kinds = {name: KINDS[name].synthesize(pool, drawn[name], getattr(spec, name)) for name in drawn}
+        made.update({name: replace(kind, logits=kind.logits.clone()) for name, kind in kinds.items()})
+        return kinds
+
+    negatives = log_sum_exp(
+        q,
+        (queue, squared_length(queue)),
+        temperature,
+        source(len(q)),
+        hardest=hardest.shape[1],
+        synthesize=synthesize_recorded,
+    )
+    return negatives, made
 
 
 @pytest.mark.golden("strategies_*.npz")
@@ -69,39 +114,41 @@ def golden_pool(golden: Any, dtype: torch.dtype) -> HardestPool:
 def test_kind_equals_published_code(
     golden: Any, dtype: torch.dtype, name: str, label: str, sigma: str
 ) -> None:
-    pool, temperature = golden_pool(golden, dtype), golden.number("T")
+    q, queue = golden_problem(golden, dtype)
     spec = golden_spec(golden, sigma, int(golden.number("n")), int(golden.number("n_hard")))
-    logits = KINDS[name].logits(pool, golden_draws(golden, name), getattr(spec, name))
-    normaliser = torch.logsumexp(torch.cat([pool.similarity, logits], 1) / temperature, 1)
-    normaliser.sum().backward()
+    drawn = {name: golden_draws(golden, name)}
+    negatives, made = recorded(q, queue, golden.number("T"), golden.index("topk_idx"), drawn, spec)
+    negatives.log_sum_exp.sum().backward()
 
     close: dict[str, Any] = {"rtol": 0, "atol": TOLERANCE[dtype]}
-    torch.testing.assert_close(logits, golden.tensor(f"{label}_logits_f64", dtype), **close)
-    torch.testing.assert_close(normaliser, golden.tensor(f"{label}_lse_f64", dtype), **close)
-    torch.testing.assert_close(pool.q.grad, golden.tensor(f"{label}_grad_q_f64", dtype), **close)
+    torch.testing.assert_close(made[name].logits, golden.tensor(f"{label}_logits_f64", dtype), **close)
+    torch.testing.assert_close(negatives.log_sum_exp, golden.tensor(f"{label}_lse_f64", dtype), **close)
+    torch.testing.assert_close(q.grad, golden.tensor(f"{label}_grad_q_f64", dtype), **close)
 
 
 @pytest.mark.golden("strategies_*.npz")
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
-def test_all_kinds_loss_equals_published_code(golden: Any, dtype: torch.dtype) -> None:
-    pool = golden_pool(golden, dtype)
+def test_all_kinds_equal_published_code(golden: Any, dtype: torch.dtype) -> None:
+    q, queue = golden_problem(golden, dtype)
     spec = golden_spec(golden, "sigma_a", int(golden.number("n")), int(golden.number("n_hard")))
-    logits = synthesized_logits(pool, {name: golden_draws(golden, name) for name in KINDS}, spec)
+    drawn = {name: golden_draws(golden, name) for name in KINDS}
+    temperature = golden.number("T")
+    negatives, _ = recorded(q, queue, temperature, golden.index("topk_idx"), drawn, spec)
     k = golden.tensor("k_f64" if dtype == torch.float64 else "k_f32", dtype)
-    blocks = [pool.similarity, *logits.values()]
-    loss = info_nce((pool.q * k).sum(1), blocks, golden.number("T")).mean()
+    positive = (q * k).sum(1) / temperature
+    loss = (torch.logaddexp(negatives.log_sum_exp, positive) - positive).mean()
     loss.backward()
 
     close: dict[str, Any] = {"rtol": 0, "atol": TOLERANCE[dtype]}
     torch.testing.assert_close(loss, golden.tensor("full_loss_f64", dtype), **close)
-    torch.testing.assert_close(pool.q.grad, golden.tensor("full_grad_loss_q_f64", dtype), **close)
+    torch.testing.assert_close(q.grad, golden.tensor("full_grad_loss_q_f64", dtype), **close)
 
 
 @pytest.mark.golden("strategies_*.npz")
 def test_pool_holds_the_published_hardest(golden: Any) -> None:
-    given = golden_pool(golden, torch.float64)
-    pool = HardestPool.of(given.q, given.queue, given.similarity, int(golden.number("n_hard")))
-    assert torch.equal(pool.hardest, given.hardest.sort(dim=1).values)
+    q, queue = golden_problem(golden, torch.float64)
+    hardest = hardest_entries((q @ queue.T).detach(), int(golden.number("n_hard")))
+    assert torch.equal(hardest, golden.index("topk_idx").sort(dim=1).values)
 
 
 @pytest.mark.golden("edge_*.npz")
@@ -113,7 +160,6 @@ def test_degenerate_vectors_equal_published_code(golden: Any, dtype: torch.dtype
     queue = golden.tensor("queue_f64", dtype)
     entries = golden.index("queue_idx")
     everything = torch.arange(len(queue)).expand(len(q), -1)
-    pool = HardestPool(q, queue, q @ queue.T, everything)
     draws = {
         "members": golden.index("t3_queue_idx1") if name == "mixup" else entries,
         "members_other": golden.index("t3_queue_idx2"),
@@ -123,11 +169,11 @@ def test_degenerate_vectors_equal_published_code(golden: Any, dtype: torch.dtype
         "normal": torch.zeros(*entries.shape, q.shape[1]),
     }
     spec = golden_spec(golden, "sigma", entries.shape[1], len(queue))
-    logits = KINDS[name].logits(pool, draws, getattr(spec, name))
-    normaliser = torch.logsumexp(torch.cat([pool.similarity, logits], 1) / golden.number("T"), 1)
-    normaliser.sum().backward()
+    negatives, made = recorded(q, queue, golden.number("T"), everything, {name: draws}, spec)
+    negatives.log_sum_exp.sum().backward()
+    assert q.grad is not None
 
-    number = NUMBER[name]
+    logits, number = made[name].logits, NUMBER[name]
     # Next to a vector of length zero the direction is rounding noise, in any formulation.
     lengths = golden.tensor(f"t{number}_syn_f64").norm(dim=2)
     assert ((lengths > 0.999) | (lengths < 0.5)).all()
@@ -139,24 +185,6 @@ def test_degenerate_vectors_equal_published_code(golden: Any, dtype: torch.dtype
     gradient_error = (q.grad - golden.tensor(f"t{number}_grad_q_f64", dtype)).abs().amax(1)
     assert (gradient_error[~noisy.any(1)] <= TOLERANCE[dtype]).all()
     assert (gradient_error[noisy.any(1)] <= (1e-4 if dtype == torch.float64 else 1e-3)).all()
-
-
-def built(name: str, q: Tensor, n: Tensor, other: Tensor, draws: dict[str, Tensor], kind: Any) -> Tensor:
-    """The negatives as SynCo section 3 writes them: (n, count, C), unit length, no gradient."""
-    q = q.detach().unsqueeze(1)
-
-    def coefficient(key: str) -> Tensor:
-        return draws[key].to(q.dtype).unsqueeze(2)
-
-    formula: dict[str, Callable[[], Tensor]] = {
-        "interpolated": lambda: coefficient("alpha") * q + (1 - coefficient("alpha")) * n,
-        "extrapolated": lambda: q + coefficient("beta") * (n - q),
-        "mixup": lambda: coefficient("gamma") * n + (1 - coefficient("gamma")) * other,
-        "noise": lambda: n + kind.sigma * draws["normal"].to(q.dtype),
-        "perturbed": lambda: n + kind.delta * q,
-        "adversarial": lambda: n + kind.eta * q.sign(),
-    }
-    return F.normalize(formula[name](), dim=2)
 
 
 def random_problem(seed: int, rows: int, size: int, width: int) -> tuple[Tensor, Tensor, NegativesSpec]:
@@ -175,47 +203,199 @@ def random_problem(seed: int, rows: int, size: int, width: int) -> tuple[Tensor,
     return raw, queue, spec
 
 
+def product(
+    q: Tensor, queue: Tensor, spec: NegativesSpec, temperature: float = 0.2, first_row: int = 0
+) -> Tensor:
+    """L(q) with draws of the product's own, (n,)."""
+
+    def make(pool: HardestPool, part: RowDraws) -> Mapping[str, Synthesized]:
+        return synthesize(pool, draw_negatives(part, "test", q.shape[1], spec), spec)
+
+    return log_sum_exp(
+        q,
+        (queue, squared_length(queue)),
+        temperature,
+        source(len(q), first_row),
+        hardest=spec.hardest,
+        synthesize=make,
+        widest=spec.noise.count,
+    ).log_sum_exp
+
+
+def oracle(q: Tensor, queue: Tensor, spec: NegativesSpec, temperature: float = 0.2) -> Tensor:
+    """The same of built negatives, by autograd."""
+    similarity = q @ queue.T
+    hardest = similarity.detach().topk(spec.hardest, dim=1).indices.sort(dim=1).values
+    drawn = draw_negatives(source(len(q)), "test", q.shape[1], spec)
+    logits = plain_negatives.synthesized_logits(q, queue, hardest, drawn, spec)
+    return torch.logsumexp(torch.cat([similarity, *logits.values()], 1) / temperature, 1)
+
+
 @pytest.mark.parametrize(
     ("rows", "size", "width"), [(1, 3, 2), (7, 40, 5), (70, 33, 16), (130, 200, 64)], ids=str
 )
-def test_loss_and_gradient_equal_those_of_built_negatives(rows: int, size: int, width: int) -> None:
+def test_value_and_gradient_equal_those_of_built_negatives(rows: int, size: int, width: int) -> None:
     raw, queue, spec = random_problem(rows + size, rows, size, width)
-    drawn = draw_negatives(RowDraws(1, 2, 0, rows, torch.device("cpu")), "test", width, spec)
-
-    def loss_of(algebraic: bool) -> Tensor:
-        q = F.normalize(raw, dim=1)
-        pool = HardestPool.of(q, queue, q @ queue.T, spec.hardest)
-        if algebraic:
-            logits = list(synthesized_logits(pool, drawn, spec).values())
-        else:
-            logits = []
-            for name, kind in spec.kinds().items():
-                n = queue[pool.entries(drawn[name]["members"])]
-                other = queue[pool.entries(drawn[name].get("members_other", drawn[name]["members"]))]
-                s = built(name, q, n, other, drawn[name], kind)
-                logits.append((q.unsqueeze(1) * s).sum(2))
-        positive = (q * queue[0]).sum(1)
-        return info_nce(positive, [pool.similarity, *logits], 0.2).mean()
-
-    fast, plain = loss_of(algebraic=True), loss_of(algebraic=False)
-    torch.testing.assert_close(fast, plain, rtol=0, atol=1e-12)
-    gradients = [torch.autograd.grad(loss, raw)[0] for loss in (fast, plain)]
+    found = [function(F.normalize(raw, dim=1), queue, spec) for function in (product, oracle)]
+    torch.testing.assert_close(*found, rtol=0, atol=1e-12)
+    gradients = [torch.autograd.grad(value.mean(), raw)[0] for value in found]
     torch.testing.assert_close(*gradients, rtol=0, atol=1e-12)
     assert gradients[0].abs().max() > 1e-6 or rows == 1
 
 
 def test_lengths_are_measured_not_assumed() -> None:
-    """Queries and entries that are not of unit length still give the normalised negative's logit."""
+    """Queries and entries that are not of unit length still meet negatives that are."""
     raw, queue, spec = random_problem(5, 6, 30, 8)
-    q, queue = raw.detach() * 0.3, queue * 1.7
-    pool = HardestPool.of(q, queue, q @ queue.T, spec.hardest)
-    drawn = draw_negatives(RowDraws(1, 2, 0, 6, torch.device("cpu")), "test", 8, spec)
-    logits = synthesized_logits(pool, drawn, spec)
-    for name, kind in spec.kinds().items():
-        n = queue[pool.entries(drawn[name]["members"])]
-        other = queue[pool.entries(drawn[name].get("members_other", drawn[name]["members"]))]
-        expected = (q.unsqueeze(1) * built(name, q, n, other, drawn[name], kind)).sum(2)
-        torch.testing.assert_close(logits[name], expected, rtol=0, atol=1e-12, msg=name)
+    queue = queue * torch.linspace(0.3, 1.7, 30, dtype=torch.float64).unsqueeze(1)
+    found = [function(raw * 0.3, queue, spec) for function in (product, oracle)]
+    torch.testing.assert_close(*found, rtol=0, atol=1e-12)
+    gradients = [torch.autograd.grad(value.mean(), raw)[0] for value in found]
+    torch.testing.assert_close(*gradients, rtol=0, atol=1e-12)
+
+
+def test_blocks_of_rows_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw, queue, spec = random_problem(6, 50, 40, 8)
+    q = F.normalize(raw.detach(), dim=1)
+    whole = product(q, queue, spec, first_row=5)
+    monkeypatch.setattr("syn2co_ray.methods.negatives.fused._BLOCK_ELEMENTS", {"cpu": 1})
+    torch.testing.assert_close(product(q, queue, spec, first_row=5), whole, rtol=0, atol=1e-13)
+
+
+def test_autograd_keeps_one_tensor_of_the_queries_size() -> None:
+    """Neither the similarity matrix nor any negative outlives the forward pass."""
+    raw, queue, spec = random_problem(7, 32, 4000, 16)
+    kept: list[int] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept.append(tensor.numel())
+        return tensor
+
+    q = F.normalize(raw, dim=1)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        product(q, queue, spec).sum()
+    assert kept
+    assert max(kept) <= q.numel()
+    assert sum(kept) <= 3 * q.numel()
+
+
+def test_compiled_gives_the_same() -> None:
+    raw, queue, spec = random_problem(8, 20, 64, 8)
+    raw, queue = raw.detach().float(), queue.float()
+    spec = spec.model_copy(update={"hardest": 4})
+    found = []
+    for function in (product, torch.compile(product, backend="aot_eager")):
+        q = F.normalize(raw, dim=1).requires_grad_()
+        value = function(q, queue, spec)
+        found.append((value.detach(), torch.autograd.grad(value.sum(), q)[0]))
+    for eager, compiled in zip(*found, strict=True):
+        torch.testing.assert_close(compiled, eager, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("rows", "entries", "size"), [(3, 10, 10), (5, 100, 3), (4, 4096, 256), (2, 1000, 7), (1, 9, 2)]
+)
+def test_hardest_entries_are_the_largest_in_order_of_place(rows: int, entries: int, size: int) -> None:
+    similarity = torch.randn(rows, entries, generator=torch.Generator().manual_seed(entries))
+    expected = similarity.topk(size, dim=1).indices.sort(dim=1).values
+    assert torch.equal(hardest_entries(similarity, size), expected)
+
+
+def test_hardest_entries_of_equal_values_are_that_many_different_ones() -> None:
+    similarity = torch.zeros(2, 100)
+    similarity[:, 40:] = 1.0
+    found = hardest_entries(similarity, 7)
+    assert all(len(row.unique()) == 7 and (row >= 40).all() for row in found)
+
+
+def test_low_dimensional_noise_has_the_distribution_of_full_noise() -> None:
+    """Mean logit, its variance and the mean gradient, over 40,000 draws from one query."""
+    generator = torch.Generator().manual_seed(3)
+    width, sigma, count = 12, 0.3, 40_000
+    q = F.normalize(torch.randn(1, width, generator=generator, dtype=torch.float64), dim=1)
+    queue = F.normalize(torch.randn(1, width, generator=generator, dtype=torch.float64), dim=1)
+    pool = HardestPool(q, queue, squared_length(queue), q @ queue.T, torch.zeros(1, 1, dtype=torch.int64))
+    logits, vectors = {}, {}
+    for draw in ("full", "low_dimensional"):
+        noise = NegativesSpec(hardest=1, noise={"count": count, "sigma": sigma, "draw": draw}).noise
+        made = KINDS["noise"].synthesize(pool, KINDS["noise"].draw(source(1), draw, 1, width, noise), noise)
+        logits[draw] = made.logits[0]
+        built = made.entries[0][1][0].unsqueeze(1) * queue
+        if made.of_query is not None:
+            built = built + made.of_query[0].unsqueeze(1) * q
+        if made.of_vectors is not None:
+            built = built + made.of_vectors[1][0].unsqueeze(1) * made.of_vectors[0][0].double()
+        vectors[draw] = built
+        torch.testing.assert_close(built @ q[0], made.logits[0], rtol=0, atol=1e-10)
+    full, low = logits["full"], logits["low_dimensional"]
+    error = 4 * full.std() * (2 / count) ** 0.5
+    assert (full.mean() - low.mean()).abs() < error
+    assert full.std().item() == pytest.approx(low.std().item(), rel=0.03)
+    quantiles = torch.linspace(0.01, 0.99, 20, dtype=torch.float64)
+    torch.testing.assert_close(full.quantile(quantiles), low.quantile(quantiles), rtol=0, atol=0.02)
+    means = [vectors[draw].mean(0) for draw in ("full", "low_dimensional")]
+    torch.testing.assert_close(*means, rtol=0, atol=0.01)
+    assert vectors["low_dimensional"].var(0).sum() < 0.5 * vectors["full"].var(0).sum()
+
+
+def test_telemetry_is_what_the_built_negatives_say() -> None:
+    raw, queue, spec = random_problem(9, 30, 60, 8)
+    q = F.normalize(raw.detach(), dim=1)
+    generator = torch.Generator().manual_seed(0)
+    positive = torch.rand(30, generator=generator, dtype=torch.float64)
+    labels = torch.randint(-1, 3, (30,), generator=generator)
+    queue_labels = torch.randint(-1, 3, (60,), generator=generator)
+    drawn = draw_negatives(source(30), "test", 8, spec)
+
+    def make(pool: HardestPool, part: RowDraws) -> Mapping[str, Synthesized]:
+        return synthesize(pool, draw_negatives(part, "test", 8, spec), spec)
+
+    telemetry = log_sum_exp(
+        q,
+        (queue, squared_length(queue)),
+        0.2,
+        source(30),
+        hardest=spec.hardest,
+        synthesize=make,
+        observed=Observed(positive, labels, queue_labels),
+    ).telemetry
+    hardest = hardest_entries(q @ queue.T, spec.hardest)
+    logits = plain_negatives.synthesized_logits(q, queue, hardest, drawn, spec)
+    blocks = {"queue": q @ queue.T, **logits}
+    softmax = torch.softmax(torch.cat(list(blocks.values()), 1) / 0.2, 1)
+    assert list(telemetry) == list(blocks)
+    first = 0
+    for name, block in blocks.items():
+        mass = softmax[:, first : first + block.shape[1]].sum(1)
+        first += block.shape[1]
+        expected = {
+            "logit": block.mean(1),
+            "logit_max": block.amax(1),
+            "harder": (block > positive.unsqueeze(1)).double().mean(1),
+            "mass": mass,
+        }
+        for figure, value in expected.items():
+            torch.testing.assert_close(telemetry[name][figure], value, rtol=0, atol=1e-12, msg=figure)
+    members = hardest.gather(1, drawn["perturbed"]["members"])
+    for row in range(30):
+        known = [label for label in queue_labels[members[row]].tolist() if label >= 0]
+        found = telemetry["perturbed"]["false_negatives"][row].item()
+        if labels[row] >= 0 and known:
+            assert found == pytest.approx(sum(label == labels[row] for label in known) / len(known))
+        else:
+            assert found != found
+    shares = torch.stack([figures["gradient"] for figures in telemetry.values()])
+    torch.testing.assert_close(shares.sum(0), torch.ones(30, dtype=torch.float64))
+    # The queue's part, written out.
+    pull = (softmax[:, :60].unsqueeze(2) * queue).sum(1)
+    across = pull - (pull * q).sum(1, keepdim=True) * q
+    s = plain_negatives.vectors(
+        "noise", q, queue[hardest.gather(1, drawn["noise"]["members"])], q, drawn["noise"], spec
+    )
+    first = 60 + sum(logits[name].shape[1] for name in ("interpolated", "extrapolated", "mixup"))
+    pull = (softmax[:, first : first + s.shape[1]].unsqueeze(2) * s).sum(1)
+    noise = pull - (pull * q).sum(1, keepdim=True) * q
+    ratio = telemetry["noise"]["gradient"] / telemetry["queue"]["gradient"]
+    torch.testing.assert_close(ratio, noise.norm(dim=1) / across.norm(dim=1), rtol=1e-9, atol=0)
 
 
 @pytest.mark.parametrize("name", NEGATIVE_KINDS)
@@ -259,7 +439,8 @@ def test_draws_have_the_stated_ranges_and_only_noise_is_wide() -> None:
 
 
 def test_members_are_uniform_with_replacement() -> None:
-    members = draw_members(torch.Generator().manual_seed(0), 1000, 10, 20)
+    spec = NegativesSpec(hardest=10, perturbed=20)
+    members = draw_negatives(source(1000), "test", 4, spec)["perturbed"]["members"]
     share = torch.bincount(members.flatten(), minlength=10) / members.numel()
     assert share.shape == (10,)
     # 20000 draws: the standard deviation of a share is 0.0021.
@@ -279,11 +460,9 @@ def test_kinds_draw_their_members_independently() -> None:
 def test_the_queue_gets_no_gradient() -> None:
     raw, queue, spec = random_problem(5, 6, 30, 8)
     queue.requires_grad_()
-    q = F.normalize(raw.detach(), dim=1)
-    pool = HardestPool.of(q, queue, (q @ queue.T).detach(), spec.hardest)
-    drawn = draw_negatives(RowDraws(1, 2, 0, 6, torch.device("cpu")), "test", 8, spec)
-    logits = synthesized_logits(pool, drawn, spec)
-    assert not any(value.requires_grad for value in logits.values())
+    product(F.normalize(raw, dim=1), queue, spec).sum().backward()
+    assert raw.grad is not None
+    assert queue.grad is None
 
 
 def test_every_kind_of_the_spec_is_in_the_table() -> None:

@@ -24,7 +24,7 @@ def test_equals_published_code(golden: Any) -> None:
     steps, world, _, rows, width = recorded.shape
     for number in (1, 2):
         queue = FeatureQueue(len(golden.tensor(f"queue{number}_0")), width, Generator())
-        queue.features.copy_(golden.tensor(f"queue{number}_0", torch.float32))
+        queue.fill(golden.tensor(f"queue{number}_0", torch.float32))
         for step in range(steps):
             queue.enqueue(recorded[step, :, number - 1].reshape(world * rows, width))
             assert torch.equal(queue.features, golden.tensor(f"queue{number}_after{step + 1}", torch.float32))

@@ -33,6 +33,7 @@ class RecordedSynBY(MoBY):
     def draw(self, purpose: str, pool: HardestPool, draws: RowDraws) -> dict[str, dict[str, Tensor]]:
         prefix = f"{self.prefix}{purpose.replace('view_', 'dir')}_"
         recorded_order = self.golden.index(f"{prefix}topk_idx")
+        assert draws.rows == len(recorded_order)
         assert torch.equal(recorded_order.sort(dim=1).values, pool.hardest)
 
         def positions(key: str) -> Tensor:
@@ -92,7 +93,7 @@ def recorded_method(
     momentum = MomentumUpdate(golden.number("contrast_momentum"))
     method = RecordedSynBY(golden, prefix, branches, (made[0], made[1]), momentum, method_spec).double()
     for number, queue in enumerate((method.queue_1, method.queue_2), 1):
-        queue.features.copy_(golden.tensor(queues.format(number)))
+        queue.fill(golden.tensor(queues.format(number)))
     return method
 
 

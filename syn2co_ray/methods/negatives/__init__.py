@@ -3,7 +3,7 @@
 Published as "synthetic hard negatives" (SynCo, arXiv 2410.02401, section 3; SynBY, 2509.02024). Each kind
 draws its members of the pool independently, and each is named, never numbered.
 
-A further kind is a file with `draw` and `logits` in this folder, a line in `KINDS`, its section in
+A further kind is a file with `draw` and `synthesize` in this folder, a line in `KINDS`, its section in
 `spec/negatives.py`, and a mirrored test.
 """
 
@@ -13,34 +13,43 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Generator, Tensor
-
 from syn2co_ray.spec.negatives import NegativesSpec
 
 from ..draws import Draws, RowDraws
 from . import adversarial, extrapolated, interpolated, mixup, noise, perturbed
-from .pool import HardestPool
+from .fused import Negatives, Observed, log_sum_exp
+from .pool import HardestPool, Synthesized
 
-__all__ = ["KINDS", "HardestPool", "Kind", "draw_negatives", "synthesized_logits"]
+__all__ = [
+    "KINDS",
+    "HardestPool",
+    "Kind",
+    "Negatives",
+    "Observed",
+    "Synthesized",
+    "draw_negatives",
+    "log_sum_exp",
+    "synthesize",
+]
 
 
 @dataclass(frozen=True)
 class Kind:
     """The two functions of a kind; `spec` is the kind's own section (InterpolatedSpec, ...)."""
 
-    draw: Callable[[Generator, int, int, int, Any], Draws]
-    """(generator, rows, hardest, features, spec) -> draws of that many rows."""
-    logits: Callable[[HardestPool, Draws, Any], Tensor]
-    """(pool, draws, spec) -> q.s before temperature, (n, count)."""
+    draw: Callable[[RowDraws, str, int, int, Any], Draws]
+    """(source, name of the stream, hardest, features, spec) -> draws of the source's rows."""
+    synthesize: Callable[[HardestPool, Draws, Any], Synthesized]
+    """(pool, draws, spec) -> `count` negatives of each query."""
 
 
 KINDS: dict[str, Kind] = {
-    "interpolated": Kind(interpolated.draw, interpolated.logits),
-    "extrapolated": Kind(extrapolated.draw, extrapolated.logits),
-    "mixup": Kind(mixup.draw, mixup.logits),
-    "noise": Kind(noise.draw, noise.logits),
-    "perturbed": Kind(perturbed.draw, perturbed.logits),
-    "adversarial": Kind(adversarial.draw, adversarial.logits),
+    "interpolated": Kind(interpolated.draw, interpolated.synthesize),
+    "extrapolated": Kind(extrapolated.draw, extrapolated.synthesize),
+    "mixup": Kind(mixup.draw, mixup.synthesize),
+    "noise": Kind(noise.draw, noise.synthesize),
+    "perturbed": Kind(perturbed.draw, perturbed.synthesize),
+    "adversarial": Kind(adversarial.draw, adversarial.synthesize),
 }
 
 
@@ -53,18 +62,12 @@ def draw_negatives(draws: RowDraws, purpose: str, features: int, spec: Negatives
         features: width C of the projections.
         spec: counts and constants.
     """
-    drawn = {}
-    for name, kind in spec.kinds().items():
-
-        def draw(generator: Generator, rows: int, name: str = name, kind: Any = kind) -> Draws:
-            return KINDS[name].draw(generator, rows, spec.hardest, features, kind)
-
-        drawn[name] = draws.make(f"negatives/{name}/{purpose}", draw)
-    return drawn
+    return {
+        name: KINDS[name].draw(draws, f"negatives/{name}/{purpose}", spec.hardest, features, kind)
+        for name, kind in spec.kinds().items()
+    }
 
 
-def synthesized_logits(
-    pool: HardestPool, drawn: Mapping[str, Draws], spec: NegativesSpec
-) -> dict[str, Tensor]:
-    """Logits q.s before temperature of each kind: name -> (n, count), gradient s."""
-    return {name: KINDS[name].logits(pool, drawn[name], kind) for name, kind in spec.kinds().items()}
+def synthesize(pool: HardestPool, drawn: Mapping[str, Draws], spec: NegativesSpec) -> dict[str, Synthesized]:
+    """Negatives of every kind whose count is not 0, by name."""
+    return {name: KINDS[name].synthesize(pool, drawn[name], kind) for name, kind in spec.kinds().items()}

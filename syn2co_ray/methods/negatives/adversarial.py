@@ -17,27 +17,26 @@ Default eta 0.01.
 
 from __future__ import annotations
 
-from torch import Generator, Tensor
-
 from syn2co_ray.spec.negatives import AdversarialSpec
 
-from ..draws import Draws
-from .pool import HardestPool, dots_with_rows, draw_members, inverse_length
+from ..draws import Draws, RowDraws
+from .pool import HardestPool, Synthesized, dots_with_rows, inverse_length
 
 
-def draw(generator: Generator, rows: int, hardest: int, features: int, spec: AdversarialSpec) -> Draws:
+def draw(draws: RowDraws, stream: str, hardest: int, features: int, spec: AdversarialSpec) -> Draws:
     """members (rows, count) int64 in [0, hardest)."""
-    return {"members": draw_members(generator, rows, hardest, spec.count)}
+    return {"members": draws.integers(f"{stream}/members", spec.count, end=hardest)}
 
 
-def logits(pool: HardestPool, draws: Draws, spec: AdversarialSpec) -> Tensor:
-    """q.s before temperature, (n, count)."""
-    entries = pool.entries(draws["members"])
-    sign = pool.q.detach().sign()
+def synthesize(pool: HardestPool, draws: Draws, spec: AdversarialSpec) -> Synthesized:
+    """Negatives (n, count) of a block of queries."""
+    places, sign = pool.places(draws["members"]), pool.sign
     squared = (
-        pool.squared_length_of(entries)
-        + 2.0 * spec.eta * dots_with_rows(pool.queue, entries, sign)
+        pool.squared_length_of(places)
+        + 2.0 * spec.eta * dots_with_rows(pool.queue, places, sign)
         + spec.eta**2 * sign.square().sum(dim=1, keepdim=True)
     )
-    q_sign = (pool.q * sign).sum(dim=1, keepdim=True)
-    return (pool.similarity_to(entries) + spec.eta * q_sign) * inverse_length(squared)
+    scale = inverse_length(squared)
+    q_sign = pool.q.abs().sum(dim=1, keepdim=True)
+    logits = (pool.similarity_to(places) + spec.eta * q_sign) * scale
+    return Synthesized(logits, ((places, scale),), of_sign=spec.eta * scale)

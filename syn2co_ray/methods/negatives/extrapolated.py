@@ -16,21 +16,20 @@ published code, n + b (n - q), would push a whole length further; the formula he
 
 from __future__ import annotations
 
-from torch import Generator, Tensor
-
 from syn2co_ray.spec.negatives import ExtrapolatedSpec
 
-from ..draws import Draws
-from .pool import HardestPool, draw_members, draw_uniform
+from ..draws import Draws, RowDraws
+from .pool import HardestPool, Synthesized
 
 
-def draw(generator: Generator, rows: int, hardest: int, features: int, spec: ExtrapolatedSpec) -> Draws:
+def draw(draws: RowDraws, stream: str, hardest: int, features: int, spec: ExtrapolatedSpec) -> Draws:
     """members (rows, count) int64 in [0, hardest); beta (rows, count) in [1, beta_max)."""
-    members = draw_members(generator, rows, hardest, spec.count)
-    return {"members": members, "beta": draw_uniform(generator, rows, spec.count, 1.0, spec.beta_max)}
+    members = draws.integers(f"{stream}/members", spec.count, end=hardest)
+    beta = draws.uniform(f"{stream}/beta", spec.count, low=1.0, high=spec.beta_max)
+    return {"members": members, "beta": beta}
 
 
-def logits(pool: HardestPool, draws: Draws, spec: ExtrapolatedSpec) -> Tensor:
-    """q.s before temperature, (n, count)."""
+def synthesize(pool: HardestPool, draws: Draws, spec: ExtrapolatedSpec) -> Synthesized:
+    """Negatives (n, count) of a block of queries."""
     b = draws["beta"].to(pool.q.dtype)
-    return pool.combination(1.0 - b, b, pool.entries(draws["members"]))
+    return pool.combination(1.0 - b, b, pool.places(draws["members"]))

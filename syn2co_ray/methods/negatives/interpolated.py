@@ -15,21 +15,19 @@ nearer to n than to q.
 
 from __future__ import annotations
 
-from torch import Generator, Tensor
-
 from syn2co_ray.spec.negatives import InterpolatedSpec
 
-from ..draws import Draws
-from .pool import HardestPool, draw_members, draw_uniform
+from ..draws import Draws, RowDraws
+from .pool import HardestPool, Synthesized
 
 
-def draw(generator: Generator, rows: int, hardest: int, features: int, spec: InterpolatedSpec) -> Draws:
+def draw(draws: RowDraws, stream: str, hardest: int, features: int, spec: InterpolatedSpec) -> Draws:
     """members (rows, count) int64 in [0, hardest); alpha (rows, count) in [0, alpha_max)."""
-    members = draw_members(generator, rows, hardest, spec.count)
-    return {"members": members, "alpha": draw_uniform(generator, rows, spec.count, 0.0, spec.alpha_max)}
+    members = draws.integers(f"{stream}/members", spec.count, end=hardest)
+    return {"members": members, "alpha": draws.uniform(f"{stream}/alpha", spec.count, high=spec.alpha_max)}
 
 
-def logits(pool: HardestPool, draws: Draws, spec: InterpolatedSpec) -> Tensor:
-    """q.s before temperature, (n, count)."""
+def synthesize(pool: HardestPool, draws: Draws, spec: InterpolatedSpec) -> Synthesized:
+    """Negatives (n, count) of a block of queries."""
     a = draws["alpha"].to(pool.q.dtype)
-    return pool.combination(a, 1.0 - a, pool.entries(draws["members"]))
+    return pool.combination(a, 1.0 - a, pool.places(draws["members"]))

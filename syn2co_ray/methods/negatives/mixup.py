@@ -15,31 +15,36 @@ Stop-gradient on everything but the query that meets s: d(q.s)/dq = s. Default g
 
 from __future__ import annotations
 
-from torch import Generator, Tensor
-
 from syn2co_ray.spec.negatives import MixupSpec
 
-from ..draws import Draws
-from .pool import HardestPool, dots_between_entries, draw_members, draw_uniform, inverse_length
+from ..draws import Draws, RowDraws
+from .pool import (
+    HardestPool,
+    Synthesized,
+    dots_between_entries,
+    inverse_length,
+)
 
 
-def draw(generator: Generator, rows: int, hardest: int, features: int, spec: MixupSpec) -> Draws:
+def draw(draws: RowDraws, stream: str, hardest: int, features: int, spec: MixupSpec) -> Draws:
     """members, members_other (rows, count) int64 in [0, hardest); gamma (rows, count) in [0, gamma_max)."""
     return {
-        "members": draw_members(generator, rows, hardest, spec.count),
-        "members_other": draw_members(generator, rows, hardest, spec.count),
-        "gamma": draw_uniform(generator, rows, spec.count, 0.0, spec.gamma_max),
+        "members": draws.integers(f"{stream}/members", spec.count, end=hardest),
+        "members_other": draws.integers(f"{stream}/members_other", spec.count, end=hardest),
+        "gamma": draws.uniform(f"{stream}/gamma", spec.count, high=spec.gamma_max),
     }
 
 
-def logits(pool: HardestPool, draws: Draws, spec: MixupSpec) -> Tensor:
-    """q.s before temperature, (n, count)."""
+def synthesize(pool: HardestPool, draws: Draws, spec: MixupSpec) -> Synthesized:
+    """Negatives (n, count) of a block of queries."""
     g = draws["gamma"].to(pool.q.dtype)
-    first, second = pool.entries(draws["members"]), pool.entries(draws["members_other"])
+    first, second = pool.places(draws["members"]), pool.places(draws["members_other"])
     squared = (
         g * g * pool.squared_length_of(first)
         + (1.0 - g) ** 2 * pool.squared_length_of(second)
         + 2.0 * g * (1.0 - g) * dots_between_entries(pool.queue, first, second)
     )
     scale = inverse_length(squared)
-    return g * scale * pool.similarity_to(first) + (1.0 - g) * scale * pool.similarity_to(second)
+    of_first, of_second = g * scale, (1.0 - g) * scale
+    logits = of_first * pool.similarity_to(first) + of_second * pool.similarity_to(second)
+    return Synthesized(logits, ((first, of_first), (second, of_second)))

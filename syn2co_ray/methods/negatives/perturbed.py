@@ -16,19 +16,17 @@ logit against that of the hardest entries).
 
 from __future__ import annotations
 
-from torch import Generator, Tensor
-
 from syn2co_ray.spec.negatives import PerturbedSpec
 
-from ..draws import Draws
-from .pool import HardestPool, draw_members
+from ..draws import Draws, RowDraws
+from .pool import HardestPool, Synthesized
 
 
-def draw(generator: Generator, rows: int, hardest: int, features: int, spec: PerturbedSpec) -> Draws:
+def draw(draws: RowDraws, stream: str, hardest: int, features: int, spec: PerturbedSpec) -> Draws:
     """members (rows, count) int64 in [0, hardest)."""
-    return {"members": draw_members(generator, rows, hardest, spec.count)}
+    return {"members": draws.integers(f"{stream}/members", spec.count, end=hardest)}
 
 
-def logits(pool: HardestPool, draws: Draws, spec: PerturbedSpec) -> Tensor:
-    """q.s before temperature, (n, count)."""
-    return pool.combination(spec.delta, 1.0, pool.entries(draws["members"]))
+def synthesize(pool: HardestPool, draws: Draws, spec: PerturbedSpec) -> Synthesized:
+    """Negatives (n, count) of a block of queries."""
+    return pool.combination(spec.delta, 1.0, pool.places(draws["members"]))

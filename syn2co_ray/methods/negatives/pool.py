@@ -1,20 +1,21 @@
-"""What every kind of synthesized negative is made from: the query and its hardest queue entries.
+"""What every kind of synthesized negative is made from, and the form in which it is handed on.
 
-Kinds do not build their vectors. With s = (a q + b n) / z and a, b, z stop-gradient, the logit
+Kinds do not build their vectors. A negative is a sum of things that are there already, and detached:
 
-    q.s = (a / z) q.sg(q) + (b / z) q.n
+    s = x q + sum_i w_i n_i + y sign(q) + v e
+    q.s = x |q|^2 + sum_i w_i q.n_i + y |q|_1 + v q.e,      d(q.s)/dq = s
 
-has the value of q.s and the gradient s. q.n is already in the similarity matrix (n, K), so scalars are
-gathered from it and never C-wide vectors. z uses measured lengths, not the assumption that they are 1.
+q.n is in the similarity matrix (n, K), so a kind gathers numbers, never C-wide vectors, for its logits; and
+the loss needs only sums of s, weighted by the softmax, for its gradient (fused.py). Lengths are
+measured, not assumed to be 1.
 
 | symbol | meaning | shape |
 |---|---|---|
-| q | query, unit length, with gradient | (n, C) |
-| Q | queue, no gradient | (K, C) |
-| similarity | q Q^T, with gradient | (n, K) |
-| hardest | indices of the H largest similarities of each query | (n, H) |
+| q | queries of a block of rows | (n, C) |
+| Q | queue | (K, C) |
+| similarity | q Q^T | (n, K) |
+| hardest | places in the queue of the H largest similarities of each query | (n, H) |
 | members | positions in `hardest`, drawn uniformly with replacement | (n, count) |
-| sg | stop-gradient | |
 """
 
 from __future__ import annotations
@@ -25,110 +26,108 @@ from functools import cached_property
 
 import torch
 import torch.nn.functional as F
-from torch import Generator, Tensor
+from torch import Tensor
 
 _BLOCK_ELEMENTS = {"cpu": 2**18, "cuda": 2**25}
 """Size of a C-wide temporary: 1 MiB of float32 stays in a CPU's cache; a GPU wants few, large kernels."""
 
 
 @dataclass(frozen=True)
+class Synthesized:
+    """Negatives of one kind for each query, unit length, as sums that are never built; no gradient."""
+
+    logits: Tensor
+    """q.s before temperature, (n, count)."""
+    entries: tuple[tuple[Tensor, Tensor], ...]
+    """Terms w n: places in the queue and weights, each (n, count)."""
+    of_query: Tensor | None = None
+    """x, (n, count)."""
+    of_sign: Tensor | None = None
+    """y, (n, count)."""
+    of_vectors: tuple[Tensor, Tensor] | None = None
+    """A term v e for vectors that are in no sum above: e (n, count, C) and v (n, count)."""
+
+
+@dataclass(frozen=True)
 class HardestPool:
-    """Queries with their hardest queue entries; float32 or float64 throughout."""
+    """A block of queries with their hardest queue entries; float32 or float64 throughout, no gradient."""
 
     q: Tensor
     queue: Tensor
+    queue_squared: Tensor
+    """|n|^2 of every queue entry, (K,)."""
     similarity: Tensor
     hardest: Tensor
 
-    @classmethod
-    def of(cls, q: Tensor, queue: Tensor, similarity: Tensor, size: int) -> HardestPool:
-        """Pool of the `size` most similar entries of each query.
-
-        The indices are sorted by place in the queue. A position is drawn uniformly, so order has no
-        meaning; but sorted by similarity, or not at all, two entries that differ by a rounding error
-        would swap places between 1 and N ranks and another negative would be drawn.
-        """
-        hardest = similarity.detach().topk(size, dim=1, sorted=False).indices.sort(dim=1).values
-        return cls(q, queue, similarity, hardest)
+    @cached_property
+    def q_squared(self) -> Tensor:
+        """|q|^2, (n, 1)."""
+        return self.q.square().sum(dim=1, keepdim=True)
 
     @cached_property
-    def q_q(self) -> Tensor:
-        """q.sg(q), (n, 1): value |q|^2, gradient q."""
-        return (self.q * self.q.detach()).sum(dim=1, keepdim=True)
+    def sign(self) -> Tensor:
+        """sign(q), (n, C)."""
+        return self.q.sign()
 
-    @cached_property
-    def queue_squared(self) -> Tensor:
-        """|n|^2 of every queue entry, (K,)."""
-        return squared_length(self.queue.detach())
-
-    def entries(self, members: Tensor) -> Tensor:
-        """Positions in the pool (n, count) -> row numbers of the queue (n, count)."""
+    def places(self, members: Tensor) -> Tensor:
+        """Positions in the pool (n, count) -> places in the queue (n, count)."""
         return self.hardest.gather(1, members)
 
-    def similarity_to(self, entries: Tensor) -> Tensor:
-        """q.n of queue rows (n, count), with gradient."""
-        return self.similarity.gather(1, entries)
+    def similarity_to(self, places: Tensor) -> Tensor:
+        """q.n of places in the queue (n, count)."""
+        return self.similarity.gather(1, places)
 
-    def squared_length_of(self, entries: Tensor) -> Tensor:
-        """|n|^2 of queue rows (n, count)."""
-        return self.queue_squared[entries]
+    def squared_length_of(self, places: Tensor) -> Tensor:
+        """|n|^2 of places in the queue (n, count)."""
+        return self.queue_squared[places]
 
-    def combination(self, a: Tensor | float, b: Tensor | float, entries: Tensor) -> Tensor:
-        """Logits q.s of s = (a q + b n) / |a q + b n|; a and b are numbers or (n, count), detached."""
-        q_n, q_q = self.similarity_to(entries), self.q_q
-        squared = a * a * q_q.detach() + b * b * self.squared_length_of(entries) + 2 * a * b * q_n.detach()
+    def combination(self, a: Tensor | float, b: Tensor | float, places: Tensor) -> Synthesized:
+        """s = (a q + b n) / |a q + b n|; a and b are numbers or (n, count)."""
+        q_n = self.similarity_to(places)
+        squared = a * a * self.q_squared + b * b * self.squared_length_of(places) + 2 * a * b * q_n
         scale = inverse_length(squared)
-        return a * scale * q_q + b * scale * q_n
-
-
-def draw_members(generator: Generator, rows: int, hardest: int, count: int) -> Tensor:
-    """Positions in the pool, uniform with replacement: (rows, count) int64 in [0, hardest)."""
-    return torch.randint(hardest, (rows, count), generator=generator, device=generator.device)
-
-
-def draw_uniform(generator: Generator, rows: int, count: int, low: float, high: float) -> Tensor:
-    """(rows, count) float32, uniform in [low, high)."""
-    unit = torch.rand((rows, count), generator=generator, device=generator.device)
-    return low + (high - low) * unit
+        x, w = a * scale, b * scale
+        return Synthesized(x * self.q_squared + w * q_n, ((places, w),), of_query=x)
 
 
 def inverse_length(squared: Tensor) -> Tensor:
-    """1 / z from z^2, detached.
+    """1 / z from z^2.
 
     z^2 is a sum with cancellation, so below the rounding error of the terms (which are near 1) it is
     noise: the floor keeps the logit of a vector of length zero near zero.
     """
-    return squared.detach().clamp_min(torch.finfo(squared.dtype).eps).rsqrt()
+    return squared.clamp_min(torch.finfo(squared.dtype).eps).rsqrt()
 
 
-def squared_length(vectors: Tensor) -> Tensor:
-    """|v|^2 of vectors (..., C) -> (...)."""
-    return torch.linalg.vector_norm(vectors, dim=-1).square()
-
-
-def _row_blocks(entries: Tensor, queue: Tensor) -> Iterator[slice]:
+def _row_blocks(places: Tensor, queue: Tensor) -> Iterator[slice]:
     """Slices of rows: bounds the C-wide memory of products that need no gradient."""
-    elements_per_row = entries.shape[1] * queue.shape[1]
+    elements_per_row = places.shape[1] * queue.shape[1]
     rows = max(1, _BLOCK_ELEMENTS.get(queue.device.type, 2**18) // elements_per_row)
-    for start in range(0, len(entries), rows):
+    for start in range(0, len(places), rows):
         yield slice(start, start + rows)
 
 
-@torch.no_grad()
 def dots_between_entries(queue: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """n_i.n_j for queue rows (n, count) and (n, count) -> (n, count), without gradient."""
+    """n_i.n_j for places (n, count) and (n, count) -> (n, count)."""
     blocks = [
-        (F.embedding(first[rows], queue) * F.embedding(second[rows], queue)).sum(dim=2)
+        F.embedding(first[rows], queue).mul_(F.embedding(second[rows], queue)).sum(dim=2)
         for rows in _row_blocks(first, queue)
     ]
     return torch.cat(blocks)
 
 
-@torch.no_grad()
-def dots_with_rows(queue: Tensor, entries: Tensor, vectors: Tensor) -> Tensor:
-    """n.v for queue rows (n, count) and one vector a row (n, C) -> (n, count), without gradient."""
+def dots_with_vectors(queue: Tensor, places: Tensor, vectors: Tensor) -> Tensor:
+    """n.v for places in the queue (n, count), each with a vector of its own (n, count, C) -> (n, count)."""
     blocks = [
-        torch.bmm(F.embedding(entries[rows], queue), vectors[rows].unsqueeze(2)).squeeze(2)
-        for rows in _row_blocks(entries, queue)
+        F.embedding(places[rows], queue).mul_(vectors[rows]).sum(dim=2) for rows in _row_blocks(places, queue)
+    ]
+    return torch.cat(blocks)
+
+
+def dots_with_rows(queue: Tensor, places: Tensor, vectors: Tensor) -> Tensor:
+    """n.v for places in the queue (n, count), one vector a row (n, C) -> (n, count)."""
+    blocks = [
+        torch.bmm(F.embedding(places[rows], queue), vectors[rows].unsqueeze(2)).squeeze(2)
+        for rows in _row_blocks(places, queue)
     ]
     return torch.cat(blocks)
