@@ -23,7 +23,7 @@ JOBS = Path(__file__).resolve().parents[1] / "jobs"
 SHARED = sorted((JOBS / "shared").glob("*.yaml"))
 """Files that jobs build on; no jobs by themselves."""
 FILES = sorted(set(JOBS.rglob("*.yaml")) - set(SHARED))
-FILES_PER_FOLDER = {".": 2, "cifar10_table": 12, "imagenet": 13}
+FILES_PER_FOLDER = {".": 2, "cifar10_table": 14, "imagenet": 15}
 IMAGENET = sorted((JOBS / "imagenet").glob("*.yaml"))
 
 each_file = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(JOBS)))
@@ -93,7 +93,7 @@ SYNBY = {key: value for key, value in MOBY.items() if key != "method.negatives"}
     "method.negatives.interpolated": {"count": 128, "alpha_max": 0.5},
     "method.negatives.extrapolated": {"count": 128, "beta_max": 1.5},
     "method.negatives.mixup": {"count": 128, "gamma_max": 1.0},
-    "method.negatives.noise": {"count": 128, "sigma": 0.1},
+    "method.negatives.noise": {"count": 128, "sigma": 0.1, "draw": "full"},
     "method.negatives.perturbed": {"count": 128, "delta": 0.01},
     "method.negatives.adversarial": {"count": 128, "eta": 0.01},
 }
@@ -109,7 +109,7 @@ SYNCO = {
     "method.negatives.interpolated": {"count": 256, "alpha_max": 0.5},
     "method.negatives.extrapolated": {"count": 256, "beta_max": 1.5},
     "method.negatives.mixup": {"count": 256, "gamma_max": 1.0},
-    "method.negatives.noise": {"count": 64, "sigma": 0.01},
+    "method.negatives.noise": {"count": 64, "sigma": 0.01, "draw": "full"},
     "method.negatives.perturbed": {"count": 64, "delta": 0.01},
     "method.negatives.adversarial": {"count": 64, "eta": 0.01},
     "train.images_per_step_global": 256,
@@ -139,7 +139,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "method.compat": "synco_v2",
         "method.compat_world_size": 4,
         "method.drop_path_online": 0.2,
-        "method.negatives.noise": {"count": 64, "sigma": 0.1},
+        "method.negatives.noise": {"count": 64, "sigma": 0.1, "draw": "full"},
         "method.negatives.perturbed": {"count": 64, "delta": 0.01},
         "method.negatives.adversarial": {"count": 64, "eta": 0.01},
         "train.optimizer.weight_decay_of": "matrices_and_tokens",
@@ -163,6 +163,23 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "train.optimizer.warmup_epochs": 40,
         "train.optimizer.weight_decay": 0.1,
     },
+    "dino_deit_s": DEIT_S
+    | {
+        "augment.recipe": "dino",
+        "augment.local_views": 8,
+        "augment.local_image_size": 96,
+        "method.framework": "dino",
+        "method.hidden_features": 2048,
+        "method.bottleneck_features": 256,
+        "method.prototypes": 65536,
+        "method.momentum": 0.996,
+        "train.epochs": 300,
+        "train.images_per_step_global": 1024,
+        "train.optimizer.learning_rate_base": 5e-4,
+        "train.optimizer.images_per_step_of_base_rate": 256,
+        "train.optimizer.weight_decay": 0.04,
+        "train.optimizer.weight_decay_end": 0.4,
+    },
     "byol_deit_s": DEIT_S
     | {
         "augment.recipe": "byol",
@@ -172,6 +189,8 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "method.momentum": 0.996,
         "train.epochs": 300,
     },
+    "supervised_deit_s": DEIT_S
+    | {"method.framework": "supervised", "method.classes": 1000, "train.epochs": 300},
     "syn2co_deit_s_in100": SYNBY | DEIT_S,
 }
 """Dotted key -> value of the published recipe, job by job."""
@@ -203,8 +222,8 @@ def test_synco_jobs_also_run_as_the_published_code_and_as_their_baseline(epochs)
     assert baseline.method.framework == "moco_v2"
 
 
-FORWARDS_PER_IMAGE = 8.0
-"""An update costs three forward passes of the online network and one of the target, for each of two views."""
+FORWARDS_PER_IMAGE = {"dino": 12.3, "supervised": 3.0}
+"""An update costs three forward passes of the online network and one of the target, for each view."""
 IMAGES_PER_S = {
     "deit_small_patch16_224": 940,
     "vit_small_patch16_224": 940,
@@ -217,7 +236,8 @@ def estimated_hours(job: PretrainSpec) -> float:
     if job.method.backbone == "resnet50":
         return 53 * 8 * job.train.epochs / 200
     images = 1_281_167 if len(job.data.train) == 1 else 126_689 + 130_000
-    return images * job.train.epochs * FORWARDS_PER_IMAGE / IMAGES_PER_S[job.method.backbone] / 3600
+    forwards = FORWARDS_PER_IMAGE.get(job.method.framework, 8.0)
+    return images * job.train.epochs * forwards / IMAGES_PER_S[job.method.backbone] / 3600
 
 
 @each_imagenet_file

@@ -72,7 +72,7 @@ def draw_view_parameters(
         epoch: epoch, counted from 0.
         key: stable id of the record.
         repeat: how many times the key came before within this epoch.
-        view: number of the view, 0 or 1.
+        view: number of the view, from 0.
 
     Returns:
         The same value for the same arguments, in any process.

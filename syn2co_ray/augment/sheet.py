@@ -15,14 +15,14 @@ FONT_PIXELS = 13
 INK, FAINT, PAPER = (32, 32, 32), (110, 110, 110), (255, 255, 255)
 
 
-def views_sheet_png(records: Sequence[tuple[str, np.ndarray, np.ndarray]]) -> bytes:
+def views_sheet_png(records: Sequence[tuple[str, np.ndarray, Sequence[np.ndarray]]]) -> bytes:
     """One row a record: the original, then its views, with the key below the original.
 
     Args:
-        records: at least one (key, original (H, W, 3) uint8, views (V, 3, S, S) uint8), all with the same V.
+        records: at least one (key, original (H, W, 3) uint8, V views (3, S, S) uint8), all with the same V.
 
     Returns:
-        A PNG file. Tiles are S pixels wide, but at least 128 (small views are enlarged without
+        A PNG file. Tiles are as wide as the first view, but at least 128 (small views are enlarged without
         smoothing, so that their pixels can be seen) and at most 256.
     """
     if not records:
@@ -30,7 +30,7 @@ def views_sheet_png(records: Sequence[tuple[str, np.ndarray, np.ndarray]]) -> by
     view_counts = {len(views) for _, _, views in records}
     if len(view_counts) > 1:
         raise ValueError(f"records have different numbers of views: {sorted(view_counts)}")
-    tile = min(max(records[0][2].shape[-1], TILE_PIXELS_MIN), TILE_PIXELS_MAX)
+    tile = min(max(records[0][2][0].shape[-1], TILE_PIXELS_MIN), TILE_PIXELS_MAX)
     step_x, step_y = tile + GAP_PIXELS, tile + CAPTION_PIXELS + GAP_PIXELS
     titles = ["original", *(f"view {number}" for number in range(1, view_counts.pop() + 1))]
     header = CAPTION_PIXELS + GAP_PIXELS
@@ -40,7 +40,7 @@ def views_sheet_png(records: Sequence[tuple[str, np.ndarray, np.ndarray]]) -> by
         draw.text((GAP_PIXELS + column * step_x, GAP_PIXELS // 2), title, INK, font)
     for row, (key, original, views) in enumerate(records):
         top = header + row * step_y
-        for column, picture in enumerate([original, *views.transpose(0, 2, 3, 1)]):
+        for column, picture in enumerate([original, *(view.transpose(1, 2, 0) for view in views)]):
             image = _fitted(picture, tile)
             left = GAP_PIXELS + column * step_x
             sheet.paste(image, (left + (tile - image.width) // 2, top + (tile - image.height) // 2))

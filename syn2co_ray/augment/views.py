@@ -1,8 +1,9 @@
-"""Two views of each record, by whichever backend the job asks for."""
+"""The views of each record, by whichever backend the job asks for."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 
 import numpy as np
 
@@ -24,7 +25,11 @@ class ViewMaker:
                 left out. The opencv backend has no device.
         """
         self.recipes = resolve_recipe(spec)
-        self.image_size = spec.image_size
+        numbered = enumerate(self.recipes)
+        self.groups = [
+            [view for view, _ in group] for _, group in groupby(numbered, lambda v: v[1].image_size)
+        ]
+        """Numbers of the views of one size: those of the job's size, then local ones, if any."""
         self.seed = seed
         self.backend = spec.backend
         if spec.backend == "auto":
@@ -37,7 +42,7 @@ class ViewMaker:
         keys: Sequence[str],
         epochs: Sequence[int],
         repeats: Sequence[int],
-    ) -> np.ndarray:
+    ) -> list[np.ndarray]:
         """Make the views of N records.
 
         Args:
@@ -47,26 +52,37 @@ class ViewMaker:
             repeats: for each record, how many times its key came before within its epoch.
 
         Returns:
-            (N, 2, 3, S, S) uint8.
+            (N, V, 3, S, S) uint8 of each group of views.
         """
+        return [self._views(group, images, keys, epochs, repeats) for group in self.groups]
+
+    def _views(
+        self,
+        group: list[int],
+        images: Sequence[np.ndarray],
+        keys: Sequence[str],
+        epochs: Sequence[int],
+        repeats: Sequence[int],
+    ) -> np.ndarray:
+        image_size = self.recipes[group[0]].image_size
         drawn = [
             self._draw(*record, view)
             for record in zip(images, keys, epochs, repeats, strict=True)
-            for view in range(len(self.recipes))
+            for view in group
         ]
-        shape = (len(images), len(self.recipes), 3, self.image_size, self.image_size)
+        shape = (len(images), len(group), 3, image_size, image_size)
         views = np.empty(shape, np.uint8)
         flat = views.reshape(-1, *shape[2:])
-        repeated = [image for image in images for _ in self.recipes]
+        repeated = [image for image in images for _ in group]
         if self.device is not None:
             from .torch_backend import apply_views  # torch takes seconds to import; CPU actors never do
 
-            flat[:] = apply_views(repeated, drawn, self.image_size, self.device).cpu().numpy()
+            flat[:] = apply_views(repeated, drawn, image_size, self.device).cpu().numpy()
         else:
             from .opencv_backend import apply_view
 
             for image, parameters, out in zip(repeated, drawn, flat, strict=True):
-                apply_view(image, parameters, self.image_size, out)
+                apply_view(image, parameters, image_size, out)
         return views
 
     def _draw(self, image: np.ndarray, key: str, epoch: int, repeat: int, view: int) -> ViewParameters:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -25,6 +26,10 @@ MIN_IMAGES_BEFORE_STOPPING = 256
 says little. A run with fewer readable images than that stops anyway when no spare can be read."""
 
 
+Used = tuple[str, str | None]
+"""Key and label of a record that is trained on."""
+
+
 @dataclass
 class SparePool:
     """Spares of all sources of a run, read when the first bad image turns up."""
@@ -33,10 +38,10 @@ class SparePool:
     indexes: tuple[SourceIndex, ...]
     object_store: ObjectStoreSpec
     decode: Callable[[bytes], np.ndarray]
-    _spares: dict[int, list[tuple[str, bytes]]] = field(default_factory=dict)
+    _spares: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
 
-    def replacement(self, source: int, epoch: int, key: str) -> tuple[str, np.ndarray]:
-        """Key and decoded image (H, W, 3) uint8 that stand in for the bad record.
+    def replacement(self, source: int, epoch: int, key: str) -> tuple[Used, np.ndarray]:
+        """Key and label, and decoded image (H, W, 3) uint8, of what stands in for the bad record.
 
         Raises:
             DataError: none of the source's spares can be read.
@@ -44,9 +49,9 @@ class SparePool:
         spares = self._of(source)
         start = int(digest_words(self.seed, "spare", epoch, key)[0] % np.uint64(len(spares)))
         for place in range(len(spares)):
-            spare_key, encoded = spares[(start + place) % len(spares)]
+            spare = spares[(start + place) % len(spares)]
             try:
-                return spare_key, self.decode(encoded)
+                return (spare["key"], spare["label"]), self.decode(spare["image"])
             except UnreadableImage:
                 continue
         raise DataError(
@@ -56,7 +61,7 @@ class SparePool:
             "check image_column and the files; `quarantine.jsonl` in the run folder lists reasons",
         )
 
-    def _of(self, source: int) -> list[tuple[str, bytes]]:
+    def _of(self, source: int) -> list[dict[str, Any]]:
         if source not in self._spares:
             index = self.indexes[source]
             order = named_generator(self.seed, "spares", source).permutation(len(index.fragment_rows))
@@ -70,9 +75,7 @@ class SparePool:
                     break
             tables = read_fragments(index, requests, self.object_store, threads=4)
             self._spares[source] = [
-                (row["key"], row["image"])
-                for table in tables
-                for row in table.select(["key", "image"]).to_pylist()
+                row for table in tables for row in table.select(["key", "image", "label"]).to_pylist()
             ]
         return self._spares[source]
 
@@ -81,28 +84,30 @@ def decode_or_replace(
     keys: list[str],
     images: list[bytes],
     sources: list[int],
+    labels: list[str | None],
     epoch: int,
     spares: SparePool,
-) -> tuple[list[str], list[np.ndarray], list[dict[str, object]]]:
+) -> tuple[list[Used], list[np.ndarray], list[dict[str, object]]]:
     """Decode records; stand in for those that cannot be.
 
     Returns:
-        Keys and images (H, W, 3) uint8 as trained on, and one entry for each replaced record: its row,
-        key, source number, reason and the key that replaced it.
+        Keys with labels and images (H, W, 3) uint8 as trained on, and one entry for each replaced record:
+        its row, key, source number, reason and the key that replaced it.
     """
-    used_keys, decoded, quarantined = [], [], []
+    used: list[Used] = []
+    decoded, quarantined = [], []
     for row, (key, encoded, source) in enumerate(zip(keys, images, sources, strict=True)):
         try:
             decoded.append(spares.decode(encoded))
-            used_keys.append(key)
+            used.append((key, labels[row]))
         except UnreadableImage as error:
-            spare_key, image = spares.replacement(source, epoch, key)
+            spare, image = spares.replacement(source, epoch, key)
             decoded.append(image)
-            used_keys.append(spare_key)
+            used.append(spare)
             quarantined.append(
-                {"row": row, "key": key, "source": source, "reason": str(error), "replaced_by": spare_key}
+                {"row": row, "key": key, "source": source, "reason": str(error), "replaced_by": spare[0]}
             )
-    return used_keys, decoded, quarantined
+    return used, decoded, quarantined
 
 
 def make_decoder(pixels_max: int) -> Callable[[bytes], np.ndarray]:

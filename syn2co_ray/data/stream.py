@@ -48,6 +48,7 @@ BLOCK_SCHEMA = pa.schema(
         ("key", pa.list_(pa.string())),
         ("image", pa.list_(pa.binary())),
         ("source", pa.list_(pa.int64())),
+        ("label", pa.list_(pa.string())),
         ("repeat", pa.list_(pa.int64())),
         ("error", pa.string()),
     ]
@@ -86,7 +87,7 @@ def read_window(stream: Stream, number: int) -> tuple[WindowPlan, pa.Table]:
             continue
         read = pa.concat_tables(read_fragments(index, requests, stream.object_store, READ_THREADS))
         numbers = pa.array(np.full(read.num_rows, source, dtype=np.int64))
-        tables.append(read.select(["key", "image"]).append_column("source", numbers))
+        tables.append(read.select(["key", "image", "label"]).append_column("source", numbers))
     table = pa.concat_tables(tables).take(pa.array(window.take))
     return window, table.append_column("repeat", pa.array(window.repeat.astype(np.int64)))
 
@@ -96,7 +97,7 @@ def blocks_of_window(stream: Stream, number: int, world_size: int, first_step: i
     window, table = read_window(stream, number)
     per_step, per_rank = stream.plan.images_per_step_global, stream.images_per_rank(world_size)
     steps_per_block = stream.steps_per_block(world_size)
-    columns = {name: table[name].combine_chunks() for name in ("key", "image", "source", "repeat")}
+    columns = {name: table[name].combine_chunks() for name in ("key", "image", "source", "label", "repeat")}
     skipped = max(0, first_step - window.first_step)
     for begin in range(skipped, window.steps, steps_per_block):
         steps = np.arange(begin, min(begin + steps_per_block, window.steps))
@@ -227,20 +228,26 @@ def _read_blocks(window: pa.Table, boxed: list[Any], world_size: int, first_step
                 yield pa.Table.from_pylist([row], schema=BLOCK_SCHEMA)
 
 
+def views_columns(groups: int) -> list[str]:
+    """Names of the columns that hold the views of a block, one for each size of views."""
+    return [f"views_{group}" for group in range(groups)]
+
+
 @dataclass(frozen=True)
 class StepRecords:
     """What one rank trains on in one step.
 
-    `views` is uint8 (images_per_rank, views, 3, H, W), `keys` the records' keys in row order, `sources`
-    their source numbers, `quarantined` the records of this step that were replaced (see
-    `data.quarantine`).
+    `views` is uint8 (images_per_rank, views, 3, H, W) for each size of views, `keys` the records' keys in
+    row order, `sources` their source numbers, `labels` their classes or None, `quarantined` the records of
+    this step that were replaced (see `data.quarantine`).
     """
 
     epoch: int
     step: int
-    views: np.ndarray
+    views: list[np.ndarray]
     keys: list[str]
     sources: np.ndarray
+    labels: list[str | None]
     quarantined: list[dict[str, Any]]
 
 
@@ -263,16 +270,18 @@ def steps_of_blocks(blocks: Iterator[dict[str, Any]], rank: int, first_step: int
                 "blocks in plan order",
                 "resume the run; report this with your Ray version",
             )
-        views, notes = block["views"][0], json.loads(block["notes"][0])
-        per_step = len(views) // count
+        notes = json.loads(block["notes"][0])
+        views = [block[name][0] for name in views_columns(notes["view_groups"])]
+        per_step = len(notes["keys"]) // count
         for offset in range(count):
             rows = slice(offset * per_step, (offset + 1) * per_step)
             yield StepRecords(
                 epoch=int(block["epoch"][0]),
                 step=step + offset,
-                views=views[rows],
+                views=[group[rows] for group in views],
                 keys=notes["keys"][rows],
                 sources=np.asarray(notes["sources"][rows]),
+                labels=notes["labels"][rows],
                 quarantined=[q for q in notes["quarantined"] if rows.start <= q["row"] < rows.stop],
             )
         expected += count

@@ -11,7 +11,7 @@ from typing import Any
 
 from syn2co_ray.spec.method import MethodSpec
 
-from . import byol, moby, moco, moco_v3
+from . import byol, dino, moby, moco, moco_v3, supervised
 from .backbones import build_backbone, num_features
 from .contract import Method, MethodOutput, StepContext
 
@@ -32,6 +32,8 @@ FRAMEWORKS: dict[str, Callable[[Any, int, int], Method]] = {
     "synby": moby.build,
     "moco_v3": moco_v3.build,
     "byol": byol.build,
+    "dino": dino.build,
+    "supervised": supervised.build,
 }
 """Name -> builder, called with that framework's own section of the spec, image size and seed."""
 

@@ -48,13 +48,15 @@ class TwoBranches(Method):
         self.target_projector = branches.target_projector.requires_grad_(False)
         self.momentum = momentum
 
-    def begin(self, views: list[Tensor], step: StepContext) -> tuple[RowDraws, float, float]:
-        """Start a forward pass of two views: source of draws, factor on summed losses, momentum used.
+    def begin(
+        self, views: list[Tensor], step: StepContext, *, more_views: bool = False
+    ) -> tuple[RowDraws, float, float]:
+        """Start a forward pass: source of draws, factor on summed losses, momentum used.
 
         Raises:
-            Syn2coError: not two views.
+            Syn2coError: not two views (or less than two, with `more_views`).
         """
-        if len(views) != 2:
+        if len(views) < 2 or (len(views) > 2 and not more_views):
             raise Syn2coError("augment.recipe", f"{len(views)} views", "2 views", "choose a two-view recipe")
         scale = step.loss_scale(len(views[0]))
         set_process_group(self, step.group)

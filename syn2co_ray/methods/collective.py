@@ -16,6 +16,15 @@ def ranks_in(group: ProcessGroup | None) -> int:
 
 
 @torch.no_grad()
+def sum_over_ranks(local: Tensor, group: ProcessGroup | None) -> Tensor:
+    """Sum of a tensor of the same shape on every rank, on all ranks."""
+    total = local.detach().clone()
+    if ranks_in(group) > 1:
+        dist.all_reduce(total, group=group)
+    return total
+
+
+@torch.no_grad()
 def gather_rows(local: Tensor, first_row: int, rows_global: int, group: ProcessGroup | None) -> Tensor:
     """Rows (n, ...) of every rank -> (rows_global, ...), in the order of the global batch, on all ranks.
 

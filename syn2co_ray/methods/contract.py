@@ -2,6 +2,7 @@
 
     output = method(views, step)      # forward: target update, features, loss
     output.loss.backward()
+    method.before_update(step)        # may change gradients
     optimizer.step()                  # only when loss and gradients are finite
     method.commit(step)               # only after a good optimizer step: enqueue the step's keys
 
@@ -98,6 +99,9 @@ class Method(nn.Module, ABC):
         Moves the target network first, at most once a step number: a repeated forward of the same
         step (a retry) finds the target already moved. Queues are only read.
         """
+
+    def before_update(self, step: StepContext) -> None:
+        """Change gradients before they are clipped and used; most frameworks do not."""
 
     @abstractmethod
     def commit(self, step: StepContext) -> None:

@@ -64,7 +64,8 @@ def run_curves(
         evals: k-NN accuracy in rising order of step.
         rows: the result table; its baselines become level lines beside the k-NN curve.
     """
-    return [
+    false_negatives = "share with the query's class, by their labels"
+    curves = [
         _loss(steps),
         _knn(evals, rows),
         _stacked(steps, "Schedules", ("learning_rate", "learning rate"), ("momentum", "momentum")),
@@ -79,9 +80,14 @@ def run_curves(
         _noisy(steps, "Step time", "step_time_s", "seconds", "time of one optimizer step"),
         _stats(steps, "Hardness of negatives", "logit", "mean cosine with the query, before temperature"),
         _stats(steps, "Weight of negatives", "mass", "mean share of the softmax"),
+        _stats(steps, "Pull of negatives", "gradient", "share of the gradient's length"),
         _stats(steps, "Negatives harder than the positive", "harder", "share of all pairs"),
         _embeddings(steps),
     ]
+    # Only labelled data has them: no empty frame for the others.
+    if any(name.endswith("/false_negatives") for record in steps for name in record.stats):
+        curves.append(_stats(steps, "False negatives", "false_negatives", false_negatives))
+    return curves
 
 
 def _loss(steps: Sequence[StepRecord]) -> Curve:
@@ -180,19 +186,23 @@ def _embeddings(steps: Sequence[StepRecord]) -> Curve:
 
 
 def _stats(steps: Sequence[StepRecord], title: str, suffix: str, caption: str) -> Curve:
-    """All `<name>/<suffix>` of the method's telemetry, in the order in which they first appear."""
+    """All `<name>/<suffix>` of the method's telemetry, in the order in which they first appear.
+
+    Negatives are looked at only now and then, so each name has steps of its own.
+    """
     names = dict.fromkeys(name for record in steps for name in record.stats if name.endswith(f"/{suffix}"))
-    x = np.array([record.step for record in steps], dtype=float)
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         kinds = iter(_cycled(len(names)))
         for name in names:
-            y = _floats([record.stats.get(name) for record in steps])
+            looked = [record for record in steps if name in record.stats]
+            x = np.array([record.step for record in looked], dtype=float)
+            y = _floats([record.stats[name] for record in looked])
             label = name.removesuffix(f"/{suffix}").removeprefix("negatives/")
             _line(axes, x, _moving_mean(y), _FIXED_COLOURS.get(label) or next(kinds), label)
         if suffix == "mass":
-            _log_if_wide(axes, np.array([line.get_ydata() for line in axes.lines]), wide=5)
+            _log_if_wide(axes, np.concatenate([line.get_ydata() for line in axes.lines]), wide=5)
         axes.set(xlabel="step", ylabel="cosine" if suffix == "logit" else "share")
         _legend_beside(axes)
 

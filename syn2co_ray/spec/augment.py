@@ -11,13 +11,24 @@ from .base import EXECUTION_ONLY, Pool, PoolOrCount, Section
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 
+DINO_LOCAL_VIEWS, DINO_LOCAL_IMAGE_SIZE = 8, 96
+"""Published number and size of local views."""
+
+
 class AugmentSpec(Section):
     """Views of a record. Fields left out take the recipe's published value."""
 
-    recipe: Literal["byol", "moco_v2"] = "byol"
-    """byol: asymmetric views (blur 1.0 / 0.1, solarise 0 / 0.2); moco_v2: symmetric."""
+    recipe: Literal["byol", "moco_v2", "dino", "supervised"] = "byol"
+    """byol: asymmetric views (blur 1.0 / 0.1, solarise 0 / 0.2); moco_v2: symmetric; dino: two views as
+    byol's and small local ones; supervised: one view, cropped and flipped."""
     image_size: int = Field(ge=8)
     """Height and width of a view in pixels."""
+    local_views: int | None = Field(default=None, ge=0)
+    """Number of local views of a record (dino)."""
+    local_image_size: int | None = Field(default=None, ge=8)
+    """Height and width of a local view in pixels (dino)."""
+    local_crop_scale: tuple[float, float] | None = Field(default=None, strict=False)
+    """Smallest and largest area of a local view's crop, as parts of the image (dino)."""
     crop_scale: tuple[float, float] | None = Field(default=None, strict=False)
     """Smallest and largest area of the random crop, as parts of the image."""
     flip_probability: Probability | None = None
@@ -27,7 +38,7 @@ class AugmentSpec(Section):
     grey_probability: Probability | None = None
     """Chance that colour is dropped."""
     blur_probability: tuple[Probability, Probability] | None = Field(default=None, strict=False)
-    """Chance of a Gaussian blur in view 1 and in view 2."""
+    """Chance of a Gaussian blur in view 1 and in view 2; local views have the recipe's."""
     solarise_probability: tuple[Probability, Probability] | None = Field(default=None, strict=False)
     """Chance that bright pixels are inverted, in view 1 and in view 2."""
     backend: Literal["auto", "opencv", "torch"] = "auto"

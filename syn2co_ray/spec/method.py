@@ -111,5 +111,49 @@ class ByolSpec(TargetSpec):
     framework: Literal["byol"]
 
 
-MethodSpec = Annotated[MobySpec | MocoSpec | MocoV3Spec | ByolSpec, Field(discriminator="framework")]
+class DinoSpec(BackboneSpec):
+    """DINO: the student predicts the teacher's soft assignment to prototypes, over views of several sizes."""
+
+    framework: Literal["dino"]
+    drop_path_target: float = Field(default=0.0, ge=0, lt=1)
+    """Stochastic depth of the teacher."""
+    hidden_features: int = Field(default=2048, ge=1)
+    """Width of the head's hidden layers."""
+    bottleneck_features: int = Field(default=256, ge=2)
+    """Width before the last layer."""
+    prototypes: int = Field(default=65536, ge=2)
+    """Outputs of the last layer."""
+    momentum: float = Field(default=0.996, ge=0, le=1)
+    """Momentum of the teacher at step 0; rises to 1 by a cosine over training."""
+    student_temperature: float = Field(default=0.1, gt=0)
+    """Softmax temperature of the student."""
+    teacher_temperature_start: float = Field(default=0.04, gt=0)
+    """Softmax temperature of the teacher in epoch 0."""
+    teacher_temperature: float = Field(default=0.04, gt=0)
+    """Softmax temperature of the teacher after its warm-up."""
+    teacher_temperature_warmup_epochs: int = Field(default=0, ge=0)
+    """Epochs over which the teacher's temperature goes linearly from start to end."""
+    centre_momentum: float = Field(default=0.9, ge=0, le=1)
+    """Momentum of the centre that is taken from the teacher's outputs."""
+    last_layer_frozen_epochs: int = Field(default=1, ge=0)
+    """Epochs at the start in which the last layer stays as it is."""
+
+
+class SupervisedSpec(BackboneSpec):
+    """The yardstick: cross-entropy on labels."""
+
+    framework: Literal["supervised"]
+    classes: int | Annotated[tuple[str, ...], Field(strict=False)]
+    """Number of classes, whose labels are then 0, 1, ...; or their labels in order."""
+    label_smoothing: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the target that is spread over all classes."""
+
+    @property
+    def number_of_classes(self) -> int:
+        return self.classes if isinstance(self.classes, int) else len(self.classes)
+
+
+MethodSpec = Annotated[
+    MobySpec | MocoSpec | MocoV3Spec | ByolSpec | DinoSpec | SupervisedSpec, Field(discriminator="framework")
+]
 """Section `method`, by its `framework`."""

@@ -12,12 +12,12 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from .augment import AugmentSpec
+from .augment import DINO_LOCAL_IMAGE_SIZE, AugmentSpec
 from .compat import SYNCO_V1, SYNCO_V2, differing_negatives, optimizer_that_runs
 from .data import DataSpec
 from .errors import Fault, SpecError
 from .evaluate import EvaluateSpec
-from .method import MethodSpec, MobySpec, MocoSpec
+from .method import MethodSpec, MobySpec, MocoSpec, SupervisedSpec
 from .train import TrainSpec
 
 RULES: list[Callable[..., Iterator[Fault]]] = []
@@ -259,22 +259,72 @@ def compat_v1_has_no_last_epoch(method: MethodSpec, train: TrainSpec) -> Iterato
 
 
 @rule
-def crop_scale_is_a_range(augment: AugmentSpec) -> Iterator[Fault]:
-    if augment.crop_scale is not None and not 0 < augment.crop_scale[0] <= augment.crop_scale[1] <= 1:
+def crop_scales_are_ranges(augment: AugmentSpec) -> Iterator[Fault]:
+    for name in ("crop_scale", "local_crop_scale"):
+        scale = getattr(augment, name)
+        if scale is not None and not 0 < scale[0] <= scale[1] <= 1:
+            yield Fault(f"augment.{name}", f"{list(scale)}", "0 < smallest <= largest <= 1", "swap them")
+
+
+@rule
+def local_views_belong_to_dino(augment: AugmentSpec) -> Iterator[Fault]:
+    for name in ("local_views", "local_image_size", "local_crop_scale"):
+        if augment.recipe != "dino" and getattr(augment, name) is not None:
+            got = f"given with recipe {augment.recipe}"
+            yield Fault(f"augment.{name}", got, "only with recipe dino", "leave it out")
+
+
+VIEW_RECIPES = {"dino": ("dino", "byol", "moco_v2"), "supervised": ("supervised", "byol", "moco_v2")}
+"""Framework -> recipes it can take; all others take those of two views."""
+
+
+@rule
+def recipe_makes_the_frameworks_views(augment: AugmentSpec, method: MethodSpec) -> Iterator[Fault]:
+    allowed = VIEW_RECIPES.get(method.framework, ("byol", "moco_v2"))
+    if augment.recipe not in allowed:
+        got = f"{augment.recipe} with framework {method.framework}"
+        yield Fault("augment.recipe", got, ", ".join(allowed), f"use {allowed[0]}")
+
+
+@rule
+def supervised_has_classes(method: MethodSpec) -> Iterator[Fault]:
+    if isinstance(method, SupervisedSpec) and method.number_of_classes < 2:
+        got = f"{method.number_of_classes} classes"
+        yield Fault("method.classes", got, "at least 2", "give their number, or their labels in order")
+
+
+@rule
+def local_views_fit_the_backbone(augment: AugmentSpec, method: MethodSpec) -> Iterator[Fault]:
+    if augment.recipe != "dino" or augment.local_views == 0:
+        return
+    size = augment.local_image_size or DINO_LOCAL_IMAGE_SIZE
+    yield from _size_faults("augment.local_image_size", size, method)
+    takes_any_size = method.backbone_options.get("dynamic_img_size")
+    if _patch_size(method) and size != augment.image_size and not takes_any_size:
         yield Fault(
-            "augment.crop_scale", f"{list(augment.crop_scale)}", "0 < smallest <= largest <= 1", "swap them"
+            "method.backbone_options.dynamic_img_size",
+            f"missing, and local views have {size} pixels where others have {augment.image_size}",
+            "true, for ViTs of timm",
+            "add backbone_options: {dynamic_img_size: true}",
         )
 
 
 @rule
 def image_fits_patches(augment: AugmentSpec, method: MethodSpec) -> Iterator[Fault]:
+    yield from _size_faults("augment.image_size", augment.image_size, method)
+
+
+def _patch_size(method: MethodSpec) -> int | None:
     named = re.search(r"patch(\d+)", method.backbone)
-    patch = method.patch_size or (int(named.group(1)) if named else None)
-    size = augment.image_size
+    return method.patch_size or (int(named.group(1)) if named else None)
+
+
+def _size_faults(where: str, size: int, method: MethodSpec) -> Iterator[Fault]:
+    patch = _patch_size(method)
     if patch and size % patch:
         below, above = size // patch * patch, (size // patch + 1) * patch
         yield Fault(
-            "augment.image_size",
+            where,
             f"{size} is not a multiple of the patch size {patch}",
             f"a multiple of {patch}",
             f"use {below} or {above}, or set method.patch_size"

@@ -6,13 +6,14 @@ from collections.abc import Iterator
 
 from rich.filesize import decimal
 
+from ..augment.recipes import view_bytes_per_image
 from ..data.index import build_index
 from ..spec.errors import StorageError
 from ..spec.identity import resolved_yaml, run_name, spec_hash
 from ..spec.job import PretrainSpec
 from ..spec.rules import worker_counts_allowed
 from .cluster import connected
-from .prepare import VIEWS_PER_IMAGE, make_plan
+from .prepare import make_plan
 from .resources import choose_workers
 
 
@@ -68,7 +69,7 @@ def _data_lines(job: PretrainSpec, workers: int) -> Iterator[str]:
         f"windows: {plan.total_windows:,} of {plan.steps_per_window} steps "
         f"({window_images:,} images, about {decimal(int(window_images * mean_bytes))} in a read task)"
     )
-    view_bytes = VIEWS_PER_IMAGE * 3 * job.augment.image_size**2
+    view_bytes = view_bytes_per_image(job.augment)
     yield (
         f"bytes: {decimal(int(images * mean_bytes))} read an epoch, "
         f"{decimal(images * view_bytes)} of views through the object store"

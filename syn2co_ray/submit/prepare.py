@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ..augment.recipes import view_bytes_per_image
 from ..data.index import SourceIndex, build_index, load_index, save_index
 from ..data.plan import Plan
 from ..data.prepare import run_prepare
@@ -18,8 +19,6 @@ from ..storage import exists, publish_bytes, read_bytes
 from ..storage.run_layout import PROVENANCE_FILE
 from ..train.run_folder import RunFolder, open_run
 from .provenance import provenance
-
-VIEWS_PER_IMAGE = 2
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ def prepare_run(job: PretrainSpec, log: Callable[[str], None]) -> PreparedRun:
         plan=plan,
         indexes=indexes,
         object_store=job.object_store,
-        view_bytes_per_image=VIEWS_PER_IMAGE * 3 * job.augment.image_size**2,
+        view_bytes_per_image=view_bytes_per_image(job.augment),
         reader_cpus_each=job.data.reader_cpus_each,
     )
     evaluation = _evaluation(run, job, indexes, log)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from ..augment.sheet import views_sheet_png
 from ..augment.views import ViewMaker
 from ..data.decode import UnreadableImage, decode_rgb
@@ -41,7 +39,6 @@ def first_views(prepared: PreparedRun) -> bytes | None:
             image = decode_rgb(row["image"] or b"", pixels_max=job.data.image_pixels_max)
         except UnreadableImage:
             continue
-        shown.append(
-            (row["key"], image, maker([image], [row["key"]], [0], np.zeros(1, dtype=int).tolist())[0])
-        )
+        views = [view for group in maker([image], [row["key"]], [0], [0]) for view in group[0]]
+        shown.append((row["key"], image, views))
     return views_sheet_png(shown) if shown else None

@@ -6,6 +6,7 @@ after it (loss), through a CPU group, so that all of them always leave the loop 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -96,7 +97,7 @@ class TrainLoop:
                 status = "interrupted"
                 self._checkpoint()
                 break
-            outcome = self.trainer.train_step(batch.views, self.step)
+            outcome = self.trainer.train_step(batch)
             self.step += 1
             self._after_step(outcome, time.perf_counter() - started, waited_s)
             if self.step % self.steps_per_epoch == 0:
@@ -209,7 +210,8 @@ class TrainLoop:
             self.context.show({"warning": self.warnings[-1]})
 
     def _metrics_row(self, outcome: StepOutcome, step_time_s: float, waited_s: float) -> dict[str, Any]:
-        stats = {name: float(value) for name, value in outcome.stats.items()}
+        values = {name: float(value) for name, value in outcome.stats.items()}
+        stats = {name: value for name, value in values.items() if math.isfinite(value)}
         return {
             "step": self.step,
             "epoch": (self.step - 1) // self.steps_per_epoch,

@@ -13,13 +13,16 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ..data.stream import StepRecords
 from ..methods import Method, StepContext, build_method
 from ..methods.compat import learning_rate_steps_late
 from ..methods.embedding_stats import embedding_stats
 from ..methods.normalise import normalise
 from ..spec.job import PretrainSpec
+from ..spec.method import SupervisedSpec
 from .checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
 from .context import TrainContext
+from .labels import class_numbers, label_numbers
 from .optimizer import Schedule, build_optimizer
 
 _RENAMED = "forward_sync_buffers" in inspect.signature(DistributedDataParallel.__init__).parameters
@@ -27,8 +30,9 @@ NO_BUFFER_BROADCAST: dict[str, Any] = {"forward_sync_buffers" if _RENAMED else "
 """Queues and batch statistics are equal on all ranks by construction: there is nothing to broadcast.
 (torch renamed the argument in 2.14 or so; both names are tried so that 2.11 works as well.)"""
 
-EMBEDDING_STATS_EVERY_STEPS = 20
-"""Their singular values cost up to some tens of milliseconds on a GPU: well under 1 % of 20 steps."""
+TELEMETRY_EVERY_STEPS = 20
+"""A look at negatives and embeddings may cost as much as the loss itself, or some tens of milliseconds on a
+GPU (singular values): well under 1 % of 20 steps."""
 
 
 @dataclass(frozen=True)
@@ -69,16 +73,13 @@ class StepTrainer:
         devices = [self.context.device.index] if self.context.device.type == "cuda" else None
         return DistributedDataParallel(self.method, device_ids=devices, **NO_BUFFER_BROADCAST)
 
-    def train_step(self, views: np.ndarray, step: int) -> StepOutcome:
-        """Train on this rank's rows of global step `step`.
-
-        Args:
-            views: uint8 (images_per_rank, views, 3, H, W).
-            step: global step, from 0.
+    def train_step(self, records: StepRecords) -> StepOutcome:
+        """Train on this rank's rows of a global step.
 
         A step whose loss or gradient is not finite changes nothing: no update, no enqueue, and batch
         statistics are put back.
         """
+        step = records.step
         rate = self.schedule.apply(self.optimizer, step)
         place = StepContext(
             seed=self.job.seed,
@@ -89,12 +90,15 @@ class StepTrainer:
             first_row=self.context.rank * self.images_per_rank,
             group=None,
             images_per_epoch=self.job.data.images_per_epoch,
+            telemetry=step % TELEMETRY_EVERY_STEPS == 0,
         )
         statistics = _running_statistics(self.method)
         with self._autocast():
-            output = self.model(_device_views(views, self.context.device), place)
+            views, labels = self._inputs(records)
+            output = self.model(views, place, labels)
         self.optimizer.zero_grad(set_to_none=True)
         output.loss.backward()
+        self.method.before_update(place)
         norm = nn.utils.clip_grad_norm_(
             [p for p in self.method.parameters() if p.requires_grad],
             self.job.train.optimizer.gradient_clip_norm or math.inf,
@@ -108,9 +112,18 @@ class StepTrainer:
         else:
             _restore(statistics)
         stats = output.stats
-        if finite and output.pair is not None and step % EMBEDDING_STATS_EVERY_STEPS == 0:
+        if finite and output.pair is not None and place.telemetry:
             stats = stats | embedding_stats(*output.pair)
         return StepOutcome(loss, norm, rate, not finite, stats)
+
+    def _inputs(self, records: StepRecords) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """Views (n, 3, H, W), normalised, and labels (n,) on the device."""
+        views = [view for group in records.views for view in _device_views(group, self.context.device)]
+        if isinstance(self.job.method, SupervisedSpec):
+            numbers = class_numbers(records.labels, records.keys, self.job.method.classes)
+        else:
+            numbers = label_numbers(records.labels)
+        return views, torch.from_numpy(numbers).to(self.context.device, non_blocking=True)
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         if self.autocast_dtype is None:

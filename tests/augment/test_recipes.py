@@ -45,7 +45,9 @@ def test_resolve_takes_every_field_the_job_gives_and_no_other() -> None:
     for view, (recipe, published) in enumerate(zip(resolve_recipe(spec), RECIPES["byol"], strict=True)):
         for field in dataclasses.fields(recipe):
             value = getattr(recipe, field.name)
-            if field.name in given:
+            if field.name == "image_size":
+                assert value == 32
+            elif field.name in given:
                 assert value == getattr(spec, field.name)
             elif field.name in per_view:
                 assert value == getattr(spec, field.name)[view]
@@ -62,4 +64,27 @@ def test_zero_is_a_value_and_not_left_out() -> None:
 @pytest.mark.parametrize("recipe", sorted(RECIPES))
 def test_every_recipe_is_offered_by_the_spec(recipe: str) -> None:
     spec = AugmentSpec.model_validate({"recipe": recipe, "image_size": 224})
-    assert resolve_recipe(spec) == RECIPES[recipe]
+    published = [dataclasses.replace(view, image_size=224) for view in RECIPES[recipe]]
+    assert list(resolve_recipe(spec))[: len(published)] == published
+
+
+def test_resolve_dino_gives_two_views_as_byols_and_eight_small_local_ones() -> None:
+    first, second, *local = resolve_recipe(AugmentSpec(recipe="dino", image_size=224))
+    assert (first.crop_scale, first.blur_probability, first.solarise_probability) == ((0.4, 1.0), 1.0, 0.0)
+    assert (second.blur_probability, second.solarise_probability) == (0.1, 0.2)
+    assert len(local) == 8
+    assert {(view.crop_scale, view.image_size, view.blur_probability) for view in local} == {
+        ((0.05, 0.4), 96, 0.5)
+    }
+
+
+def test_resolve_supervised_crops_and_flips_only() -> None:
+    (view,) = resolve_recipe(AugmentSpec(recipe="supervised", image_size=224))
+    assert (view.crop_scale, view.flip_probability) == ((0.08, 1.0), 0.5)
+    others = (
+        view.jitter_probability,
+        view.grey_probability,
+        view.blur_probability,
+        view.solarise_probability,
+    )
+    assert others == (0, 0, 0, 0)

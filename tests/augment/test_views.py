@@ -31,16 +31,37 @@ def images(photos: list[np.ndarray]) -> list[np.ndarray]:
 
 
 def test_views_shape_and_dtype(maker: ViewMaker, images: list[np.ndarray]) -> None:
-    views = maker(images, KEYS, EPOCHS, REPEATS)
+    (views,) = maker(images, KEYS, EPOCHS, REPEATS)
     assert (views.shape, views.dtype) == ((4, 2, 3, 48, 48), np.uint8)
-    assert maker([], [], [], []).shape == (0, 2, 3, 48, 48)
+    assert maker([], [], [], [])[0].shape == (0, 2, 3, 48, 48)
+
+
+def test_dino_gives_two_views_and_small_local_ones_of_smaller_crops(images: list[np.ndarray]) -> None:
+    spec = AugmentSpec(recipe="dino", image_size=48, local_views=3, local_image_size=24)
+    maker = ViewMaker(spec, seed=7)
+    views = maker(images, KEYS, EPOCHS, REPEATS)
+    assert [group.shape for group in views] == [(4, 2, 3, 48, 48), (4, 3, 3, 24, 24)]
+    assert len(np.unique(views[1][0].reshape(3, -1), axis=0)) == 3
+    alone = maker(images[2:3], KEYS[2:3], EPOCHS[2:3], REPEATS[2:3])
+    for group, same in zip(views, alone, strict=True):
+        np.testing.assert_array_equal(group[2], same[0])
+    without = ViewMaker(AugmentSpec(recipe="dino", image_size=48, local_views=0), seed=7)
+    np.testing.assert_array_equal(without(images, KEYS, EPOCHS, REPEATS)[0], views[0])
+
+
+def test_supervised_gives_one_view(images: list[np.ndarray]) -> None:
+    (views,) = ViewMaker(AugmentSpec(recipe="supervised", image_size=48), seed=7)(
+        images, KEYS, EPOCHS, REPEATS
+    )
+    assert views.shape == (4, 1, 3, 48, 48)
 
 
 def test_views_do_not_depend_on_order_or_batch(maker: ViewMaker, images: list[np.ndarray]) -> None:
-    views = maker(images, KEYS, EPOCHS, REPEATS)
-    np.testing.assert_array_equal(maker(images[::-1], KEYS[::-1], EPOCHS[::-1], REPEATS[::-1])[::-1], views)
+    (views,) = maker(images, KEYS, EPOCHS, REPEATS)
+    (backwards,) = maker(images[::-1], KEYS[::-1], EPOCHS[::-1], REPEATS[::-1])
+    np.testing.assert_array_equal(backwards[::-1], views)
     for row in range(4):
-        alone = maker(
+        (alone,) = maker(
             images[row : row + 1], KEYS[row : row + 1], EPOCHS[row : row + 1], REPEATS[row : row + 1]
         )
         np.testing.assert_array_equal(alone[0], views[row])
@@ -49,7 +70,8 @@ def test_views_do_not_depend_on_order_or_batch(maker: ViewMaker, images: list[np
 def test_views_do_not_depend_on_the_maker(maker: ViewMaker, images: list[np.ndarray]) -> None:
     other = ViewMaker(AugmentSpec(image_size=48, backend=maker.backend), seed=7)
     other(images[:2], KEYS[:2], [0, 1], [0, 0])  # has drawn other views before
-    np.testing.assert_array_equal(other(images, KEYS, EPOCHS, REPEATS), maker(images, KEYS, EPOCHS, REPEATS))
+    (expected,) = maker(images, KEYS, EPOCHS, REPEATS)
+    np.testing.assert_array_equal(other(images, KEYS, EPOCHS, REPEATS)[0], expected)
 
 
 def test_views_differ_by_epoch_key_repeat_seed_and_view(maker: ViewMaker, images: list[np.ndarray]) -> None:
@@ -61,12 +83,12 @@ def test_views_differ_by_epoch_key_repeat_seed_and_view(maker: ViewMaker, images
         maker(image, ["k"], [0], [1]),
         ViewMaker(AugmentSpec(image_size=48, backend=maker.backend), seed=8)(image, ["k"], [0], [0]),
     ]
-    all_views = np.concatenate(views).reshape(10, -1)
+    all_views = np.concatenate([group for (group,) in views]).reshape(10, -1)
     assert len(np.unique(all_views, axis=0)) == 10
 
 
 def test_views_are_the_drawn_parameters_applied(images: list[np.ndarray]) -> None:
-    views = ViewMaker(AugmentSpec(image_size=40), seed=7)(images, KEYS, EPOCHS, REPEATS)
+    (views,) = ViewMaker(AugmentSpec(image_size=40), seed=7)(images, KEYS, EPOCHS, REPEATS)
     for row, image in enumerate(images):
         for view, recipe in enumerate(RECIPES["byol"]):
             parameters = draw_view_parameters(
@@ -85,7 +107,7 @@ def test_views_are_the_drawn_parameters_applied(images: list[np.ndarray]) -> Non
 @pytest.mark.parametrize("shape", [(1, 1), (1, 2000), (2000, 1), (2, 2)])
 def test_views_of_extreme_shapes(maker: ViewMaker, shape: tuple[int, int]) -> None:
     image = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
-    views = maker([image] * 8, [str(key) for key in range(8)], [0] * 8, [0] * 8)
+    (views,) = maker([image] * 8, [str(key) for key in range(8)], [0] * 8, [0] * 8)
     assert views.shape == (8, 2, 3, 48, 48)
 
 
@@ -114,7 +136,7 @@ from syn2co_ray.augment.views import ViewMaker
 from syn2co_ray.data.decode import decode_rgb
 from syn2co_ray.spec.augment import AugmentSpec
 image = np.zeros((20, 30, 3), np.uint8)
-views = ViewMaker(AugmentSpec(image_size=16), seed=0)([image], ["k"], [0], [0])
+(views,) = ViewMaker(AugmentSpec(image_size=16), seed=0)([image], ["k"], [0], [0])
 assert views.shape == (1, 2, 3, 16, 16) and eval_view(image, 16).shape == (3, 16, 16)
 print(sorted({"torch", "torchvision", "ray"} & set(sys.modules)))
 """

@@ -45,6 +45,7 @@ from syn2co_ray.methods.draws import RowDraws
 from syn2co_ray.methods.negatives import (
     HardestPool,
     Negatives,
+    Observed,
     Synthesized,
     draw_negatives,
     log_sum_exp,
@@ -124,14 +125,28 @@ def low_dimensional(p: Problem) -> Tensor:
     return _fused(p, spec.model_copy(update={"noise": noise}))
 
 
-def _fused(p: Problem, spec: NegativesSpec) -> Tensor:
+def observed(p: Problem) -> Tensor:
+    """Ours in a step that telemetry looks at."""
+    labels = torch.zeros(p.setting.queue_size, dtype=torch.int64, device=p.q.device)
+    seen = Observed((p.q * p.k).sum(1).detach(), labels[: p.setting.rows], labels)
+    return _fused(p, p.setting.spec, seen)
+
+
+def _fused(p: Problem, spec: NegativesSpec, seen: Observed | None = None) -> Tensor:
     def make(pool: HardestPool, part: RowDraws) -> Mapping[str, Synthesized]:
         return synthesize(pool, draw_negatives(part, "view_1", p.setting.width, spec), spec)
 
     widest = spec.noise.count if spec.noise.draw == "full" else 0
     queue = (p.queue, p.queue_squared)
     negatives = log_sum_exp(
-        p.q, queue, TEMPERATURE, p.draws, hardest=spec.hardest, synthesize=make, widest=widest
+        p.q,
+        queue,
+        TEMPERATURE,
+        p.draws,
+        hardest=spec.hardest,
+        synthesize=make,
+        widest=widest,
+        observed=seen,
     )
     return _info_nce(p, negatives)
 
@@ -183,6 +198,7 @@ VARIANTS: dict[str, Callable[[Problem], Tensor]] = {
     "infonce": infonce,
     "ours": ours,
     "low-dim": low_dimensional,
+    "observed": observed,
     "built": built,
     "loop": loop,
 }

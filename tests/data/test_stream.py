@@ -31,10 +31,16 @@ class KeysOnly:
         number = block["first_step"][0].as_py()
         np.linalg.svd(np.random.default_rng(number).normal(size=(40 + 120 * (number % 3 == 0), 160)))
         views = np.zeros((len(keys), 2, 3, 8, 8), dtype=np.uint8)
-        notes = {"keys": keys, "sources": block["source"][0].as_py(), "quarantined": []}
+        notes = {
+            "keys": keys,
+            "sources": block["source"][0].as_py(),
+            "labels": block["label"][0].as_py(),
+            "quarantined": [],
+            "view_groups": 1,
+        }
         passed = {name: block[name].to_numpy() for name in ("epoch", "first_step", "steps", "rank")}
         texts = {"notes": np.array([json.dumps(notes)], dtype=object), "error": np.array([""], dtype=object)}
-        return {**passed, **texts, "views": views[None]}
+        return {**passed, **texts, "views_0": views[None]}
 
 
 @pytest.fixture(scope="module")
@@ -134,9 +140,11 @@ def test_share_holds_in_every_step_of_the_stream(stream):
 
 def test_blocks_out_of_plan_order_are_refused_not_trained_on():
     def block(step: int, rank: int) -> dict[str, Any]:
-        notes = json.dumps({"keys": ["a"], "sources": [0], "quarantined": []})
+        notes = json.dumps(
+            {"keys": ["a"], "sources": [0], "labels": [None], "quarantined": [], "view_groups": 1}
+        )
         return {"epoch": [0], "first_step": [step], "steps": [1], "rank": [rank],
-                "views": np.zeros((1, 1, 2, 3, 8, 8), np.uint8), "notes": [notes], "error": [""]}  # fmt: skip
+                "views_0": np.zeros((1, 1, 2, 3, 8, 8), np.uint8), "notes": [notes], "error": [""]}  # fmt: skip
 
     with pytest.raises(DataError, match="rank 0 received step 3 of rank 0, not step 1"):
         list(steps_of_blocks(iter([block(0, 0), block(3, 0)]), 0, 0))

@@ -64,6 +64,16 @@ TRAINED: dict[str, dict[str, Any]] = {
     "synco": {"framework": "synco", **TINY_RESNET, **QUEUE, "negatives": NEGATIVES},
     "moco_v3": {"framework": "moco_v3", **TINY_VIT, **HEADS},
     "byol": {"framework": "byol", **TINY_VIT, **HEADS},
+    "dino": {
+        "framework": "dino",
+        **TINY_RESNET,  # for small views timm resamples the positions of a ViT in float32
+        "hidden_features": 24,
+        "bottleneck_features": 12,
+        "prototypes": 30,
+        "drop_path_target": 0.2,
+        "momentum": 0.9,
+    },
+    "supervised": {"framework": "supervised", **TINY_RESNET, "classes": 3},
 }
 """Name of a scenario -> section `method`: every framework, with drop path in both encoders."""
 
@@ -78,14 +88,18 @@ def train(rank: int | None, fields: dict[str, Any]) -> Results:
     optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.1)
     rows = rows_of(rank)
     results: Results = {}
+    sizes = (32, 32, 16) if fields["framework"] == "dino" else (32, 32)
+    labels = torch.arange(ROWS)[rows] % 3
     for number in range(STEPS):
-        step = StepContext(5, number, 0, STEPS, ROWS, first_row=rows.start)
-        output = runner([random_tensor(10 * number + v, ROWS, 3, 32, 32)[rows] for v in (0, 1)], step)
+        step = StepContext(5, number, number, STEPS, ROWS, first_row=rows.start)
+        views = [random_tensor(10 * number + v, ROWS, 3, s, s)[rows] for v, s in enumerate(sizes)]
+        output = runner(views, step, labels)
         optimizer.zero_grad()
         output.loss.backward()
         if number == 0:
             gradients = {n: p.grad for n, p in method.named_parameters() if p.grad is not None}
             results |= {f"gradient/{name}": gradient.clone() for name, gradient in gradients.items()}
+        method.before_update(step)
         optimizer.step()
         method.commit(step)
         results[f"loss/{number}"] = output.loss.detach()

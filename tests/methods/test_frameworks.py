@@ -37,6 +37,7 @@ SPECS: dict[str, dict[str, Any]] = {
     "synco": SYNCO | {"negatives": {"hardest": 8, **dict.fromkeys(NEGATIVE_KINDS, 3)}},
     "moco_v3": {"framework": "moco_v3", "hidden_features": 24, "output_features": 12},
     "byol": {"framework": "byol", "hidden_features": 24, "output_features": 12},
+    "dino": {"framework": "dino", "hidden_features": 24, "bottleneck_features": 12, "prototypes": 30},
 }
 every_framework = pytest.mark.parametrize("name", SPECS)
 

@@ -129,7 +129,7 @@ def test_run_under_way_says_what_is_missing(run_folder):
 def test_run_without_a_step_draws_no_curve(run_folder):
     run_folder.write("spec.yaml", "name: newborn\n")
     page = written(run_folder)
-    assert page.text.count("not recorded") == 10
+    assert page.text.count("not recorded") == 11
     assert "svg" not in {tag for tag, _ in page.tags}
     assert "metrics/steps-*" in page.text
 

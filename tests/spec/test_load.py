@@ -110,7 +110,7 @@ def test_a_wrong_value_says_where_what_and_what_next(overrides, where, says):
     assert says in faults(MINIMAL, *overrides)[where]
 
 
-FRAMEWORKS = "moby, synby, moco_v2, synco, moco_v3, byol"
+FRAMEWORKS = "moby, synby, moco_v2, synco, moco_v3, byol, dino, supervised"
 
 
 @pytest.mark.parametrize(

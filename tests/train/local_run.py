@@ -73,7 +73,7 @@ def local_loop(
     world_size: int = 1,
     control_group: Any = None,
     stop_before_step: int | None = None,
-    change_views: Callable[[int, np.ndarray], np.ndarray] | None = None,
+    change_views: Callable[[int, list[np.ndarray]], list[np.ndarray]] | None = None,
     keys_seen: Callable[[int, list[str]], None] | None = None,
 ) -> TrainLoop:
     """A loop ready to run; its losses are in `loop.losses` afterwards."""

@@ -103,7 +103,7 @@ def test_a_non_finite_step_changes_nothing_and_is_counted(tmp_path):
         broken = next(iter(loop.trainer.method.encoder.parameters()))
         kept = broken.clone()
         broken.fill_(float("nan"))
-    outcome = loop.trainer.train_step(next(records).views, 0)
+    outcome = loop.trainer.train_step(next(records))
     with torch.no_grad():
         broken.copy_(kept)
     assert outcome.skipped
@@ -118,7 +118,7 @@ def test_a_non_finite_step_changes_nothing_and_is_counted(tmp_path):
 
 
 def test_collapsed_embeddings_are_warned_of_once_while_the_run_goes_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(trainer_module, "EMBEDDING_STATS_EVERY_STEPS", 1)
+    monkeypatch.setattr(trainer_module, "TELEMETRY_EVERY_STEPS", 1)
     run = prepared(
         tmp_path, "train.optimizer.learning_rate_base=1e-9", "train.optimizer.learning_rate_min_base=0"
     )

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from syn2co_ray.spec.train import OptimizerSpec
+from syn2co_ray.train import trainer as trainer_module
 from syn2co_ray.train.checkpoint import optimizer_tensors, restore_optimizer
 from syn2co_ray.train.optimizer import Schedule, build_optimizer, parameter_groups
 
@@ -241,8 +242,9 @@ COMPAT = (
 )
 
 
-def test_a_run_with_compat_has_the_published_rates_and_clock(tmp_path: Path):
+def test_a_run_with_compat_has_the_published_rates_and_clock(tmp_path: Path, monkeypatch):
     """5 steps of 32 of 160 images an epoch, as of 2 GPUs: the published epoch 1 begins at step 9 (from 0)."""
+    monkeypatch.setattr(trainer_module, "TELEMETRY_EVERY_STEPS", 1)
     rows: list[dict[str, Any]] = []
     loop = local_loop(prepared(tmp_path, *COMPAT))
     loop.context.show = rows.append
