@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from syn2co_ray.spec.errors import Syn2coError
 from syn2co_ray.spec.method import BackboneSpec
 
-from .backbones import build_backbone, num_features
+from .backbones import num_features
 from .batch_norm import set_process_group
 from .contract import Method, StepContext
 from .draws import RowDraws, seeded_initialisation
 from .drop_path import draw_drop_path
+from .encoders import build_encoder
 from .momentum import MomentumUpdate
 from .unit_vectors import unit
 
@@ -99,9 +100,7 @@ def build_branches(
 
     def encoder(drop_path: float) -> nn.Module:
         with seeded_initialisation(seed, "encoder"):
-            return build_backbone(
-                spec.backbone, image_size, spec.patch_size, drop_path, spec.backbone_options
-            )
+            return build_encoder(spec, image_size, drop_path)
 
     online, target = encoder(spec.drop_path_online), encoder(drop_path_target)
     target.load_state_dict(online.state_dict())

@@ -189,8 +189,7 @@ DEVIATIONS = (
         "v2 src/models (ViT)",
         "DeiT-S",
         "MoCo v3's ViT-S: 12 heads of 32 (DeiT-S: 6 of 64) and fixed sine-cosine positions",
-        "in the spec: backbone_options {num_heads: 12}; the fixed positions are not reproduced, ours are "
-        "learned. compat does not change the backbone",
+        "in the spec: backbone_options {num_heads: 12}, positions: sincos; compat changes no backbone",
     ),
     Deviation(
         "epsilon of Swin's norms",

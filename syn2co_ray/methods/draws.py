@@ -1,7 +1,7 @@
 """Random draws of a step, the same whatever the number of ranks.
 
 Law: one rank with the whole batch and N ranks with its parts draw the same numbers for the same row.
-So draws belong to rows of the *global* batch. Its rows are cut into chunks of 16; chunk c of the draw
+So draws belong to rows of the *global* batch. Its rows are cut into chunks; chunk c of the draw
 `name` at `step` comes from a generator seeded with blake2b(seed, step, name, c). A rank makes the
 chunks that its rows touch and keeps its own rows.
 
@@ -19,7 +19,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Generator, Tensor
 
-ROWS_PER_CHUNK = 16
+ROWS_PER_CHUNK = {"cpu": 16, "cuda": 64}
+"""Small, so that a rank with few rows draws little for others; larger on a GPU, where each chunk is a kernel."""
 
 Draws = Mapping[str, Tensor]
 """Named random tensors, first axis rows."""
@@ -86,16 +87,21 @@ class RowDraws:
         fill: Callable[[Tensor, Generator], Tensor],
     ) -> Tensor:
         """This rank's rows of the draw `name` (unique within the step), filled chunk by chunk, in place."""
-        first_chunk = self.first_row // ROWS_PER_CHUNK
-        last_chunk = (self.first_row + self.rows - 1) // ROWS_PER_CHUNK
-        rows = (last_chunk + 1 - first_chunk) * ROWS_PER_CHUNK
+        per_chunk = self._rows_per_chunk
+        first_chunk = self.first_row // per_chunk
+        last_chunk = (self.first_row + self.rows - 1) // per_chunk
+        rows = (last_chunk + 1 - first_chunk) * per_chunk
         chunks = torch.empty((rows, *shape), dtype=dtype, device=self.device)
         generator = Generator(device=self.device)
-        for chunk, out in enumerate(chunks.split(ROWS_PER_CHUNK), first_chunk):
+        for chunk, out in enumerate(chunks.split(per_chunk), first_chunk):
             generator.manual_seed(seed_of(self.seed, self.step, name, chunk))
             fill(out, generator)
-        skip = self.first_row - first_chunk * ROWS_PER_CHUNK
+        skip = self.first_row - first_chunk * per_chunk
         return chunks[skip : skip + self.rows]
+
+    @property
+    def _rows_per_chunk(self) -> int:
+        return ROWS_PER_CHUNK.get(self.device.type, ROWS_PER_CHUNK["cpu"])
 
     def parts(self, rows_max: int) -> Iterator[RowDraws]:
         """Sources for consecutive parts of these rows.
@@ -103,9 +109,10 @@ class RowDraws:
         Each has at most `rows_max` rows or one chunk, and ends where a chunk ends, so that no chunk is made
         for two parts.
         """
-        rows_max = max(rows_max // ROWS_PER_CHUNK, 1) * ROWS_PER_CHUNK
+        per_chunk = self._rows_per_chunk
+        rows_max = max(rows_max // per_chunk, 1) * per_chunk
         first, last = self.first_row, self.first_row + self.rows
         while first < last:
-            end = min(last, (first // ROWS_PER_CHUNK) * ROWS_PER_CHUNK + rows_max)
+            end = min(last, (first // per_chunk) * per_chunk + rows_max)
             yield replace(self, first_row=first, rows=end - first)
             first = end

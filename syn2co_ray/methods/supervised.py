@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from syn2co_ray.spec.errors import Syn2coError
 from syn2co_ray.spec.method import SupervisedSpec
 
-from .backbones import build_backbone, num_features
+from .backbones import num_features
 from .batch_norm import set_process_group
 from .contract import Method, MethodOutput, StepContext
 from .draws import RowDraws, seeded_initialisation
 from .drop_path import draw_drop_path
+from .encoders import build_encoder
 
 
 class Supervised(Method):
@@ -60,9 +61,7 @@ class Supervised(Method):
 def build(spec: SupervisedSpec, image_size: int, seed: int) -> Supervised:
     """An encoder and a linear classifier, on the CPU, as a function of the arguments alone."""
     with seeded_initialisation(seed, "encoder"):
-        encoder = build_backbone(
-            spec.backbone, image_size, spec.patch_size, spec.drop_path_online, spec.backbone_options
-        )
+        encoder = build_encoder(spec, image_size, spec.drop_path_online)
     with seeded_initialisation(seed, "classifier"):
         classifier = nn.Linear(num_features(encoder), spec.number_of_classes)
     return Supervised(encoder, classifier, spec.label_smoothing)

@@ -24,6 +24,10 @@ class BackboneSpec(Section):
     """Patch size of a ViT, when not the one of its name (small images)."""
     backbone_options: dict[str, int | float | bool | str] = Field(default={})
     """Further keyword arguments of the timm model, such as embed_dim, depth, num_heads."""
+    small_image_stem: bool = False
+    """ResNets: 3 x 3 convolution of stride 1 and no pooling at the start, for images of 32 to 64 pixels."""
+    positions: Literal["learned", "sincos"] = "learned"
+    """ViTs: learned positions, or fixed sines and cosines (MoCo v3's ViT, SynBY's published code)."""
     drop_path_online: float = Field(default=0.1, ge=0, lt=1)
     """Stochastic depth of the online encoder."""
 

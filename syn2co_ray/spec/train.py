@@ -56,6 +56,17 @@ class CheckpointSpec(Section):
     """How many of the newest whole checkpoints stay."""
 
 
+class StartSpec(Section):
+    """Networks and queues of another run, to begin with; optimizer, schedules and plan start anew."""
+
+    run: str = Field(min_length=1)
+    """URI of that run's folder."""
+    step: int | None = Field(default=None, ge=0)
+    """The checkpoint after this many steps; the newest when left out."""
+    queues: Literal["keep", "refill"] = "keep"
+    """keep: take its queues, which must have the job's size; refill: begin with random directions."""
+
+
 class TrainSpec(Section):
     """The distributed training run."""
 
@@ -63,10 +74,18 @@ class TrainSpec(Section):
     """Images in one optimizer step, over all workers."""
     epochs: int = Field(ge=1)
     """Passes over the plan."""
+    start_from: StartSpec | None = None
+    """Begin with what another run has learned."""
     workers: PoolOrCount = Field(default=Pool(min=1, max=1), json_schema_extra=EXECUTION_ONLY)
     """DDP processes."""
     precision: Literal["auto", "bf16", "float32"] = "auto"
     """Autocast of the networks; loss and queue are always float32. auto: bf16 on a GPU, else float32."""
+    compile: bool = Field(default=False, json_schema_extra=EXECUTION_ONLY)
+    """torch.compile the encoders: slower to start, faster steps on a GPU."""
+    channels_last: bool = Field(default=False, json_schema_extra=EXECUTION_ONLY)
+    """Channels as the innermost axis: faster for convolutional networks on a GPU."""
+    gradient_checkpointing: bool = Field(default=False, json_schema_extra=EXECUTION_ONLY)
+    """Blocks of the online encoder run again in backward: a third more time, far less memory."""
     optimizer: OptimizerSpec = OptimizerSpec()
     checkpoint: CheckpointSpec = Field(default=CheckpointSpec(), json_schema_extra=EXECUTION_ONLY)
     nonfinite_steps_max: int = Field(default=10, ge=0, json_schema_extra=EXECUTION_ONLY)

@@ -25,6 +25,7 @@ from ..storage.run_layout import QUARANTINE_FILE, eval_file, steps_file
 from .checkpoint import load_newest, save_checkpoint
 from .context import TrainContext
 from .run_folder import RunFolder
+from .start import start_from
 from .trainer import StepOutcome, StepTrainer
 
 COLLAPSED_LOOKS_BEFORE_WARNING = 3
@@ -113,6 +114,9 @@ class TrainLoop:
         checkpoint, rejected = load_newest(self.run.store, spec_hash(self.job))
         self.notes += [f"checkpoint not used: {reason}" for reason in rejected]
         if checkpoint is None:
+            if self.job.train.start_from is not None:
+                start, store = self.job.train.start_from, self.job.object_store
+                self.notes.append(start_from(self.trainer.method, start, store))
             return
         self.trainer.restore(checkpoint)
         self.step = checkpoint.step

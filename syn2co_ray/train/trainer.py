@@ -17,6 +17,7 @@ from ..data.stream import StepRecords
 from ..methods import Method, StepContext, build_method
 from ..methods.compat import learning_rate_steps_late
 from ..methods.embedding_stats import embedding_stats
+from ..methods.execution import compile_encoders, recompute_blocks, use_channels_last
 from ..methods.normalise import normalise
 from ..spec.job import PretrainSpec
 from ..spec.method import SupervisedSpec
@@ -56,6 +57,7 @@ class StepTrainer:
         self.total_steps = steps_per_epoch * job.train.epochs
         self.images_per_rank = job.train.images_per_step_global // context.world_size
         self.method: Method = build_method(job.method, job.augment.image_size, job.seed).to(context.device)
+        self._switch_execution()
         self.optimizer = build_optimizer(self.method, job.train.optimizer)
         self.schedule = Schedule(
             job.train.optimizer,
@@ -66,6 +68,14 @@ class StepTrainer:
         )
         self.model: nn.Module = self._distributed()
         self.autocast_dtype = _autocast_dtype(job.train.precision, context.device)
+
+    def _switch_execution(self) -> None:
+        if self.job.train.gradient_checkpointing:
+            recompute_blocks(self.method)
+        if self.job.train.channels_last:
+            use_channels_last(self.method)
+        if self.job.train.compile:
+            compile_encoders(self.method)
 
     def _distributed(self) -> nn.Module:
         if self.context.world_size == 1:
@@ -119,6 +129,8 @@ class StepTrainer:
     def _inputs(self, records: StepRecords) -> tuple[list[torch.Tensor], torch.Tensor]:
         """Views (n, 3, H, W), normalised, and labels (n,) on the device."""
         views = [view for group in records.views for view in _device_views(group, self.context.device)]
+        if self.job.train.channels_last:
+            views = [view.contiguous(memory_format=torch.channels_last) for view in views]
         if isinstance(self.job.method, SupervisedSpec):
             numbers = class_numbers(records.labels, records.keys, self.job.method.classes)
         else:

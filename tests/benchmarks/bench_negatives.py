@@ -5,22 +5,27 @@
 Forward and backward of one direction, draws included, at the published settings of SynBY and SynCo:
 
     a  infonce   InfoNCE against the queue alone
-    b  ours      the product's path: logits from the similarity matrix, no vector built but for noise
-    c  built     every negative built, normalised and multiplied, in one piece
+    b  ours      the product's path: fused, only dL/dq is kept, no vector built but the noise
+       low-dim   the same with noise: {draw: low_dimensional}
+       observed  the same in a step that telemetry looks at (one in 20)
+    c  built     the plain oracle of the tests: every negative built, normalised and multiplied, in one piece
     d  loop      as the published code goes about it: queue stored (C, K) and gathered by column, one
                  autograd call for each perturbed and each adversarial negative
 
 Rounds take turns; time is the median of CPU seconds of the process (other work on the machine does not
 count). Memory is how far the resident peak of a process of its own rises over one pass (on a GPU: allocated
-peak). On a GPU the ratio of times is that of elapsed seconds between synchronisations.
+peak). On a GPU the ratio of times is that of elapsed seconds between synchronisations, and a last row compares
+whole training steps of DeiT-S at 256 images: MoBY and SynBY.
 
-Predicted before measuring, one CPU thread: 6 times faster than d at SynBY's setting and 1.5 times at SynCo's,
-since a prototype of this form (not fused) reached 5.4 and 1.3; a fifth of its memory at SynBY's. Goals, for a
-fused form that keeps only dL/dq: 10 and 4 times, 1/7 and 1/5 of the memory.
+Goals: 10 (SynBY) and 4 times (SynCo) faster than d on one CPU thread, 20 on a GPU; 1/7 and 1/5 of its memory; at
+most 2 % of a DeiT-S step.
 
-Found, on a machine shared with other work: 5.5 to 10 times (SynBY) and 3.4 to 3.7 (SynCo), 1/3.5 and 1/1.7 of
-the memory. What bounds it: at SynBY's sizes the normal draws of the noise; at SynCo's the similarity matrix, its
-softmax, which autograd keeps, and the exact top-k of 65,536.
+Predicted before fusing (the form before kept similarity matrix and softmax for autograd, and reached 5.5 to 10
+and 3.4 to 3.7 times, 1/3.5 and 1/1.7 of the memory): 10 and 4 times, since a prototype had 7 to 10 and 2.4 to
+3.4 of a quieter machine's d. Found: see the README. Profile of one thread: SynBY 25 % normal draws of the noise,
+19 % two products with the queue, 14 % batched products with the noise, 12 % gathers, 5 % top-k; SynCo 60 % two
+products with the queue, 12 % top-k in two stages (it was 40 % in one). So what bounds it is memory bandwidth and
+the generator at SynBY's sizes, and matrix products, which InfoNCE has too, at SynCo's.
 """
 
 from __future__ import annotations
@@ -41,6 +46,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from syn2co_ray.methods import StepContext, build_method
 from syn2co_ray.methods.draws import RowDraws
 from syn2co_ray.methods.negatives import (
     HardestPool,
@@ -52,6 +58,7 @@ from syn2co_ray.methods.negatives import (
     synthesize,
 )
 from syn2co_ray.methods.queue import squared_length
+from syn2co_ray.spec.method import MobySpec
 from syn2co_ray.spec.negatives import NEGATIVE_KINDS, NegativesSpec
 from tests.methods import plain_negatives
 
@@ -288,6 +295,36 @@ def main() -> None:
                 where = f"cpu, {threads} thr" if device.type == "cpu" else "cuda"
                 _row(setting.name, where, "CPU ms" if device.type == "cpu" else "ms", times, 1000)
             _row(setting.name, device.type, "peak MiB", mebibytes_of(setting, device), 1)
+        if device.type == "cuda":
+            training_steps(device)
+
+
+def training_steps(device: torch.device, images: int = 256) -> None:
+    """Whole steps of MoBY and SynBY on DeiT-S in bf16, without the optimizer: milliseconds and their ratio."""
+    negatives = {"hardest": 256, **dict.fromkeys(NEGATIVE_KINDS, 128)}
+    common = {"backbone": "deit_small_patch16_224"}
+    specs = {
+        "moby": MobySpec.model_validate({**common, "framework": "moby"}),
+        "synby": MobySpec.model_validate({**common, "framework": "synby", "negatives": negatives}),
+    }
+    methods = {name: build_method(spec, 224, 0).to(device) for name, spec in specs.items()}
+    views = [torch.randn(images, 3, 224, 224, device=device) for _ in range(2)]
+    taken: dict[str, list[float]] = {name: [] for name in methods}
+    for number in range(12):
+        for name, method in methods.items():
+            step = StepContext(0, number, 0, 12, images, telemetry=False)
+            torch.cuda.synchronize()
+            started = time.perf_counter()
+            method.zero_grad()
+            with torch.autocast("cuda", torch.bfloat16):
+                loss = method(views, step).loss
+            loss.backward()
+            method.commit(step)
+            torch.cuda.synchronize()
+            if number > 1:
+                taken[name].append(time.perf_counter() - started)
+    moby, synby = (statistics.median(taken[name]) * 1000 for name in ("moby", "synby"))
+    print(f"DeiT-S step, {images} images: MoBY {moby:.1f} ms, SynBY {synby:.1f} ms, {synby / moby:.3f} of it")
 
 
 def _row(setting: str, where: str, unit: str, values: dict[str, float], factor: float) -> None:

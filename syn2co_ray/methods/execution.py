@@ -1,0 +1,104 @@
+"""How the encoders are executed: switches that cost or save time and memory, and change no result.
+
+They go onto a finished method, in place; names in the state dict stay as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from syn2co_ray.spec.errors import Fault, SpecError
+
+from .batch_norm import GlobalBatchNorm
+from .contract import Method
+from .drop_path import RowDropPath
+
+BLOCK_SEQUENCES = ("blocks", "layer1", "layer2", "layer3", "layer4")
+"""What timm's families call their sequences of blocks: ViT, Swin, ConvNeXt, EfficientNet ...; ResNets."""
+
+
+def compile_encoders(method: Method, backend: str = "inductor") -> None:
+    """torch.compile of the online and the target encoder; they compile at their first pass."""
+    for encoder in _encoders(method):
+        encoder.compile(backend=backend)
+
+
+def use_channels_last(method: Method) -> None:
+    """Weights of convolutions with channels as the innermost axis, which GPUs are fast with."""
+    for encoder in _encoders(method):
+        encoder.to(memory_format=torch.channels_last)
+
+
+def recompute_blocks(method: Method) -> None:
+    """Gradient checkpointing: blocks of the online encoder keep their input alone and run again in backward.
+
+    timm's own switch is not enough: by the time of backward another view has left its draws in the drop path
+    layers, and batch norms would count the batch twice.
+
+    Raises:
+        SpecError: a backbone without a known sequence of blocks.
+    """
+    blocks = [
+        block
+        for name, module in method.encoder.named_modules()
+        if name.rpartition(".")[2] in BLOCK_SEQUENCES and isinstance(module, nn.Sequential | nn.ModuleList)
+        for block in module
+    ]
+    if not blocks:
+        got = f"true, but {type(method.encoder).__name__} has no blocks to run again"
+        allowed = "true for ViT, Swin, ResNet, ConvNeXt and their like"
+        raise SpecError([Fault("train.gradient_checkpointing", got, allowed, "leave it out")])
+    for block in blocks:
+        block.forward = _recomputing(block)
+
+
+def _encoders(method: Method) -> Iterator[nn.Module]:
+    yield method.encoder
+    target = getattr(method, "target_encoder", None)
+    if isinstance(target, nn.Module):
+        yield target
+
+
+def _recomputing(block: nn.Module) -> Callable[..., Any]:
+    forward = block.forward
+    layers = [module for module in block.modules() if isinstance(module, RowDropPath)]
+    norms = [module for module in block.modules() if isinstance(module, GlobalBatchNorm)]
+
+    def recomputing(*inputs: Any, **options: Any) -> Any:
+        if not (torch.is_grad_enabled() and block.training):
+            return forward(*inputs, **options)
+        draws = [layer.uniform for layer in layers]
+
+        def contexts() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
+            return nullcontext(), _as_in_forward(layers, draws, norms)
+
+        return checkpoint(
+            forward, *inputs, use_reentrant=False, preserve_rng_state=False, context_fn=contexts, **options
+        )
+
+    return recomputing
+
+
+@contextmanager
+def _as_in_forward(
+    layers: list[RowDropPath], draws: list[torch.Tensor | None], norms: list[GlobalBatchNorm]
+) -> Iterator[None]:
+    """The draws of that forward pass; running statistics are put back afterwards."""
+    statistics = [buffer for norm in norms for buffer in norm.buffers(recurse=False)]
+    present = [layer.uniform for layer in layers], [buffer.clone() for buffer in statistics]
+    for layer, uniform in zip(layers, draws, strict=True):
+        layer.uniform = uniform
+    try:
+        yield
+    finally:
+        for layer, uniform in zip(layers, present[0], strict=True):
+            layer.uniform = uniform
+        with torch.no_grad():
+            for buffer, before in zip(statistics, present[1], strict=True):
+                buffer.copy_(before)
