@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
 from .spec.errors import Fault, SpecError, Syn2coError
+from .spec.generate import GenerateSpec
 from .spec.identity import json_schema, resolved_yaml, run_name
+from .spec.job import JobSpec, PretrainSpec
 from .spec.load import load_job, load_jobs
 
 app = typer.Typer(
@@ -64,8 +67,8 @@ def run(
 
     Trains, evaluates and writes a report into the run's folder. The same command again resumes a
     stopped run from its newest checkpoint. Ctrl-C publishes a checkpoint before it stops.
-    Several job files run one after the other and end with one table of them all; values after them
-    replace those of every file.
+    Several job files run one after the other, those that generate images first, and end with one table
+    of all trainings; values after them replace those of every file.
 
     Example: syn2co run jobs/quickstart.yaml train.epochs=5 train.workers=1
     """
@@ -76,12 +79,20 @@ def run(
         if not files:
             raise SpecError([Fault("JOB.yaml", "no job file", "one or more", "see the examples in jobs/")])
         specs = load_jobs(files, overrides)
+        trainings = [spec for spec in specs if isinstance(spec, PretrainSpec)]
+        for spec in specs:
+            if isinstance(spec, GenerateSpec):
+                from .submit.generate import run_generate
+
+                run_generate(spec, Console(), debug=debug)
+        if not trainings:
+            return
         from .submit.run import run_job, run_jobs
 
-        if len(specs) == 1:
-            run_job(specs[0], Console(), debug=debug)
+        if len(trainings) == 1:
+            run_job(trainings[0], Console(), debug=debug)
         else:
-            run_jobs(specs, Console(), debug=debug)
+            run_jobs(trainings, Console(), debug=debug)
 
     _guarded(work, debug)
 
@@ -94,7 +105,7 @@ def plan(job: JobFile, overrides: Overrides = None, debug: Debug = False) -> Non
     """
 
     def work() -> None:
-        spec = load_job(job, overrides or ())
+        spec = _training(load_job(job, overrides or ()))
         from .submit.plan import plan_lines
 
         for line in plan_lines(spec, debug=debug):
@@ -109,7 +120,8 @@ def validate(job: JobFile, overrides: Overrides = None, debug: Debug = False) ->
 
     def work() -> None:
         spec = load_job(job, overrides or ())
-        print(f"{job}: valid; its run is {run_name(spec)}")
+        what = f"data set is {spec.name}" if isinstance(spec, GenerateSpec) else f"run is {run_name(spec)}"
+        print(f"{job}: valid; its {what}")
 
     _guarded(work, debug)
 
@@ -129,13 +141,75 @@ def report(job: JobFile, overrides: Overrides = None, debug: Debug = False) -> N
     """Write report.html of a job's run again (also while it runs, or after it was stopped)."""
 
     def work() -> None:
-        spec = load_job(job, overrides or ())
+        spec = _training(load_job(job, overrides or ()))
         from .report.page import write_report
         from .train.run_folder import existing_run
 
         print(f"report: {write_report(existing_run(spec).store)}")
 
     _guarded(work, debug)
+
+
+@app.command(epilog=EXIT_CODES)
+def generate(
+    job: JobFile,
+    only: Annotated[str, typer.Option("--only", metavar="KEY", help="Key of the image.")],
+    overrides: Overrides = None,
+    into: Annotated[str, typer.Option("--into", help="File for the image.")] = "",
+    debug: Debug = False,
+) -> None:
+    """Make one image of a generated data set again, and show where it comes from.
+
+    The whole data set is made by `syn2co run JOB.yaml`.
+
+    Example: syn2co generate digits.yaml --only 5c1f0e1b2a3d-000000017 --into 17.png
+    """
+
+    def work() -> None:
+        spec = load_job(job, overrides or ())
+        if not isinstance(spec, GenerateSpec):
+            raise SpecError([Fault("kind", spec.kind, "generate", "give a job that generates images")], job)
+        from .submit.generate import one_image
+
+        image, known = one_image(spec, only)
+        target = Path(into or f"{only}.{spec.encoding.format}")
+        target.write_bytes(image)
+        for name, value in known.items():
+            if value is not None:
+                print(f"{name}: {value}")
+        print(f"image: {target}")
+
+    _guarded(work, debug)
+
+
+@app.command(epilog="Exit codes: 0 equal, 1 different, 3 no data set there.")
+def diff(
+    first: Annotated[str, typer.Argument(metavar="A", help="Prefix of a generated data set.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="Prefix of another one.")],
+    debug: Debug = False,
+) -> None:
+    """Compare two generated data sets, image by image.
+
+    Example: syn2co diff s3://bucket/digits-a s3://bucket/digits-b
+    """
+
+    def work() -> bool:
+        from .generate.difference import compare
+        from .spec.data import ObjectStoreSpec
+
+        found = compare(first, second, ObjectStoreSpec())
+        for line in found.lines():
+            print(line)
+        return found.any
+
+    if _guarded(work, debug):
+        raise typer.Exit(1)
+
+
+def _training(spec: JobSpec) -> PretrainSpec:
+    if isinstance(spec, PretrainSpec):
+        return spec
+    raise SpecError([Fault("kind", spec.kind, "pretrain", "this command is for jobs that train")])
 
 
 @app.command()

@@ -20,7 +20,7 @@ import torch
 from torch import Generator, Tensor
 
 ROWS_PER_CHUNK = {"cpu": 16, "cuda": 64}
-"""Small, so that a rank with few rows draws little for others; larger on a GPU, where each chunk is a kernel."""
+"""Small, so that a rank with few rows draws little for others; larger where each chunk is a kernel."""
 
 Draws = Mapping[str, Tensor]
 """Named random tensors, first axis rows."""

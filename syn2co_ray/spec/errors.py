@@ -16,7 +16,7 @@ do next. Errors cross process borders inside Ray, so each one survives pickling 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,8 @@ class TrainingError(Syn2coError):
 
 def error_to_json(error: Syn2coError) -> str:
     """An error as text, for channels that would keep only a traceback of it (Ray Data's workers)."""
+    if isinstance(error, SpecError):
+        return json.dumps(["SpecError", [asdict(fault) for fault in error.faults], error.file])
     fault = error.fault
     return json.dumps([type(error).__name__, fault.where, fault.got, fault.allowed, fault.next_step])
 
@@ -114,5 +116,8 @@ def error_to_json(error: Syn2coError) -> str:
 def error_from_json(text: str) -> Syn2coError:
     """The error behind `error_to_json`'s text."""
     name, *parts = json.loads(text)
-    classes = {kind.__name__: kind for kind in Syn2coError.__subclasses__() if kind is not SpecError}
+    if name == "SpecError":
+        faults, file = parts
+        return SpecError([Fault(**fault) for fault in faults], file)
+    classes = {kind.__name__: kind for kind in Syn2coError.__subclasses__()}
     return classes.get(name, Syn2coError)(*parts)

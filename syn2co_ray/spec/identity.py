@@ -9,7 +9,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from .job import PretrainSpec
+from .generate import GenerateSpec
+from .job import JobSpec, PretrainSpec
 from .job_file import BASE
 
 SHORT_HASH_LENGTH = 8
@@ -35,19 +36,35 @@ def spec_hash(spec: BaseModel) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def run_name(spec: PretrainSpec) -> str:
+def run_name(spec: JobSpec) -> str:
     """Name of the run's folder: the job's name and the short hash of its spec."""
     return f"{spec.name}-{spec_hash(spec)[:SHORT_HASH_LENGTH]}"
 
 
 def json_schema() -> dict[str, Any]:
     """JSON Schema of a job file, for editors and for checks outside this package."""
-    schema = PretrainSpec.model_json_schema(mode="validation")
+    schemas = {
+        kind: _schema_of(model) for kind, model in (("pretrain", PretrainSpec), ("generate", GenerateSpec))
+    }
+    definitions = {name: value for schema in schemas.values() for name, value in schema.pop("$defs").items()}
+    is_generate = {"properties": {"kind": {"const": "generate"}}, "required": ["kind"]}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$defs": definitions,
+        "type": "object",
+        "if": is_generate,
+        "then": schemas["generate"],
+        "else": schemas["pretrain"],
+    }
+
+
+def _schema_of(model: type[BaseModel]) -> dict[str, Any]:
+    schema = model.model_json_schema(mode="validation")
     base = {"type": "string", "description": "Another job file whose values this one's replace."}
     schema["properties"] = {BASE: base, **schema["properties"]}
     # What a file with a base leaves out may be in that base.
     schema["anyOf"] = [{"required": [BASE]}, {"required": schema.pop("required")}]
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+    return schema
 
 
 def _identity(value: Any) -> Any:

@@ -10,6 +10,7 @@ from .augment import AugmentSpec
 from .base import EXECUTION_ONLY, Section
 from .data import DataSpec, ObjectStoreSpec
 from .evaluate import EvaluateSpec
+from .generate import GenerateSpec
 from .method import MethodSpec
 from .train import TrainSpec
 
@@ -30,3 +31,7 @@ class PretrainSpec(Section):
     train: TrainSpec
     evaluate: EvaluateSpec = EvaluateSpec()
     object_store: ObjectStoreSpec = Field(default=ObjectStoreSpec(), json_schema_extra=EXECUTION_ONLY)
+
+
+JobSpec = PretrainSpec | GenerateSpec
+"""Any job, by its `kind`."""

@@ -13,15 +13,16 @@ from typing import Any
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from .errors import Fault, SpecError
-from .job import PretrainSpec
+from .generate import GenerateSpec
+from .job import JobSpec, PretrainSpec
 from .job_file import read_job_file
 from .rules import cross_field_faults
 from .yaml_source import YamlDocument, parse_scalar, parse_yaml
 
-KINDS: dict[str, type[PretrainSpec]] = {"pretrain": PretrainSpec}
+KINDS: dict[str, type[JobSpec]] = {"pretrain": PretrainSpec, "generate": GenerateSpec}
 
 
-def load_job(path: str | Path, overrides: Sequence[str] = ()) -> PretrainSpec:
+def load_job(path: str | Path, overrides: Sequence[str] = ()) -> JobSpec:
     """Read, override and check a job file.
 
     Args:
@@ -35,13 +36,13 @@ def load_job(path: str | Path, overrides: Sequence[str] = ()) -> PretrainSpec:
     return _checked(read_job_file(path), overrides, str(path))
 
 
-def load_jobs(paths: Sequence[str | Path], overrides: Sequence[str] = ()) -> list[PretrainSpec]:
+def load_jobs(paths: Sequence[str | Path], overrides: Sequence[str] = ()) -> list[JobSpec]:
     """Several job files, with the same overrides.
 
     Raises:
         SpecError: with all faults of all files, or two jobs of one name.
     """
-    jobs: list[PretrainSpec] = []
+    jobs: list[JobSpec] = []
     faults: list[Fault] = []
     for path in paths:
         try:
@@ -56,21 +57,19 @@ def load_jobs(paths: Sequence[str | Path], overrides: Sequence[str] = ()) -> lis
     return jobs
 
 
-def load_text(text: str, overrides: Sequence[str] = (), file: str = "job.yaml") -> PretrainSpec:
+def load_text(text: str, overrides: Sequence[str] = (), file: str = "job.yaml") -> JobSpec:
     """As `load_job`, from the YAML text itself."""
     return _checked(parse_yaml(text, file), overrides, file)
 
 
-def _checked(document: YamlDocument, overrides: Sequence[str], file: str) -> PretrainSpec:
+def _checked(document: YamlDocument, overrides: Sequence[str], file: str) -> JobSpec:
     values, faults = _with_overrides(document.values, overrides)
     if faults:
         raise SpecError(faults, file)
     return build_spec(values, document, file)
 
 
-def build_spec(
-    values: dict[str, Any], document: YamlDocument | None = None, file: str = "job"
-) -> PretrainSpec:
+def build_spec(values: dict[str, Any], document: YamlDocument | None = None, file: str = "job") -> JobSpec:
     """Check plain values against the spec's types and its cross-field rules."""
     document = document or YamlDocument(values)
     kind = values.get("kind")

@@ -10,13 +10,16 @@ import inspect
 import math
 import re
 from collections.abc import Callable, Iterator
+from string import Formatter
 from typing import Any
 
 from .augment import DINO_LOCAL_IMAGE_SIZE, AugmentSpec
+from .base import Pool
 from .compat import SYNCO_V1, SYNCO_V2, differing_negatives, optimizer_that_runs
-from .data import DataSpec
+from .data import DataSpec, SourceSpec
 from .errors import Fault, SpecError
 from .evaluate import EvaluateSpec
+from .generate import ClassesSpec, PipelineSpec, PromptsSpec
 from .method import MethodSpec, MobySpec, MocoSpec, SupervisedSpec
 from .train import TrainSpec
 
@@ -331,3 +334,73 @@ def _size_faults(where: str, size: int, method: MethodSpec) -> Iterator[Fault]:
             if below
             else f"use {above}, or set method.patch_size",
         )
+
+
+@rule
+def one_sort_of_condition(
+    pipeline: PipelineSpec,
+    prompts: PromptsSpec | None,
+    classes: ClassesSpec | None,
+    variations_of: SourceSpec | None,
+) -> Iterator[Fault]:
+    if classes is not None and (prompts is not None or variations_of is not None):
+        got = "given with " + ("prompts" if prompts is not None else "variations_of")
+        yield Fault("classes", got, "one of them", "leave one out")
+    if variations_of is not None and prompts is not None and prompts.captions is not None:
+        yield Fault("prompts.captions", "given with variations_of", "classes and templates", "leave one out")
+    if pipeline.strength is not None and variations_of is None:
+        yield Fault("pipeline.strength", "given without variations_of", "only with it", "leave it out")
+
+
+@rule
+def prompts_have_text(prompts: PromptsSpec | None) -> Iterator[Fault]:
+    if prompts is None:
+        return
+    if bool(prompts.classes) == (prompts.captions is not None):
+        got = "classes and captions" if prompts.classes else "neither classes nor captions"
+        yield Fault("prompts", got, "one of them", "give names of classes, or a source of captions")
+    known = {"name", "definition", "background"}
+    for number, template in enumerate(prompts.templates):
+        try:
+            fields = {field for _, field, _, _ in Formatter().parse(template) if field is not None}
+        except ValueError as error:
+            yield Fault(
+                f"prompts.templates.{number}", f"{template!r}: {error}", "text with {name}", "mend it"
+            )
+            continue
+        if unknown := sorted(fields - known):
+            allowed = ", ".join(f"{{{name}}}" for name in sorted(known))
+            yield Fault(f"prompts.templates.{number}", f"{{{unknown[0]}}} is no field", allowed, "mend it")
+        if "definition" in fields:
+            for name in prompts.classes:
+                if name not in prompts.definitions:
+                    got, step = f"missing, and template {number} asks for it", "add it"
+                    yield Fault(f"prompts.definitions.{name}", got, "a definition of every class", step)
+        if "background" in fields and not prompts.backgrounds:
+            got = f"empty, and template {number} asks for one"
+            yield Fault("prompts.backgrounds", got, "at least one", "add some")
+
+
+@rule
+def class_names_match_their_numbers(classes: ClassesSpec | None) -> Iterator[Fault]:
+    if classes is not None and classes.names and len(classes.names) != len(classes.numbers):
+        got = f"{len(classes.names)} for {len(classes.numbers)} numbers"
+        yield Fault("classes.names", got, "as many as numbers, or none", "add or remove some")
+
+
+@rule
+def drawn_settings_are_ranges(pipeline: PipelineSpec) -> Iterator[Fault]:
+    for name, lowest, highest in (("guidance", 0.0, math.inf), ("strength", 0.0, 1.0)):
+        value = getattr(pipeline, name)
+        if value is None:
+            continue
+        low, high = value if isinstance(value, tuple) else (value, value)
+        if not lowest <= low <= high <= highest:
+            allowed = "0 <= low <= high" + (" <= 1" if highest == 1.0 else "")
+            yield Fault(f"pipeline.{name}", f"{value}", allowed, "change it")
+
+
+@rule
+def generating_actors_are_a_range(actors: Pool) -> Iterator[Fault]:
+    if actors.min > actors.max:
+        yield Fault("actors", f"min {actors.min} is more than max {actors.max}", "min <= max", "swap them")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from ..storage.run_layout import RESULTS_FILE
 from .cluster import connected
 from .progress import Progress
 from .resources import choose_workers
+from .stop_signals import StopSignals
 
 
 def run_jobs(jobs: Sequence[PretrainSpec], console: Console, *, debug: bool = False) -> None:
@@ -62,7 +62,7 @@ def run_job(
         Syn2coError: anything else that went wrong, with what to do.
     """
     marks = {"command": begun_at or psutil.Process().create_time(), "started": time.time()}
-    with Progress(console) as progress, _StopSignals() as stop:
+    with Progress(console) as progress, StopSignals() as stop:
         progress.log(f"run {run_name(job)}")
         # Ray itself first: two threads that import one package can see it half made.
         import ray  # noqa: F401
@@ -125,32 +125,3 @@ class _Background:
         if self._error is not None:
             raise self._error
         return self._value
-
-
-class _StopSignals:
-    """SIGINT and SIGTERM set `asked`; a second one stops at once, as it would without us."""
-
-    def __init__(self) -> None:
-        self.asked = threading.Event()
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> _StopSignals:
-        self.listen()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def listen(self) -> None:
-        """Take the signals, again after `ray.init`: it puts a handler for SIGTERM that ends the process."""
-        if threading.current_thread() is not threading.main_thread():
-            return
-        for number in (signal.SIGINT, signal.SIGTERM):
-            before = signal.signal(number, self._handle)
-            self._before.setdefault(number, before)
-
-    def _handle(self, number: int, frame: Any) -> None:
-        if self.asked.is_set():
-            raise KeyboardInterrupt
-        self.asked.set()

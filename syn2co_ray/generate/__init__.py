@@ -1,0 +1,1 @@
+"""Images from diffusion models: planned by slot, made by elastic actors, published as whole shards."""

@@ -1,0 +1,99 @@
+"""The generating actor: holds a pipeline, takes the numbers of shards, leaves whole files."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import ray
+
+from ..spec.errors import Fault, SpecError, Syn2coError, error_to_json
+from ..spec.generate import GenerateSpec
+from ..storage import open_store, publish_bytes
+from .conditions import RealRecords
+from .shards import make_shard
+from .slots import Conditions, Slot, content_id, shard_of
+from .weights import digest_of, local_pipeline
+
+
+class ShardActor:
+    """Ray Data calls it with blocks of one row, the number of a shard.
+
+    Out comes one row a shard: number, images, seconds, `rejects` (JSON, reason -> count), or `error`, which
+    the driver raises.
+    """
+
+    def __init__(self, job: GenerateSpec, boxed: list[Any], digest: str, about: dict[str, Any]) -> None:
+        self.job, self.about = job, about
+        self.conditions: Conditions
+        self.records: RealRecords | None
+        self.conditions, self.records = ray.get(boxed[0])
+        self.content = content_id(job, digest)
+        self.store = open_store(job.into, job.object_store)
+        self.images_per_batch = job.images_per_batch
+        self._error: str | None = None
+        try:
+            self._load(digest)
+        except Syn2coError as error:
+            # Ray Data would try the actor again and again; the driver should hear of it once.
+            self._error = error_to_json(error)
+
+    def _load(self, digest: str) -> None:
+        from .pipeline import ImageMaker
+
+        folder = local_pipeline(self.job.pipeline, self.job.object_store)
+        found = digest_of(folder)
+        if found != digest:
+            got = f"{folder} has digest {found[:12]} on this node, {digest[:12]} on the driver's"
+            raise SpecError([Fault("pipeline.source", got, "the same files on every node", "copy them")])
+        device = "cuda" if self.job.actors.gpus_each > 0 else "cpu"
+        self.make = ImageMaker(self.job, folder, device)
+
+    def __call__(self, block: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        number = int(block["shard"][0])
+        started = time.perf_counter()
+        images, rejects, error = 0, "{}", self._error or ""
+        if not error:
+            try:
+                images, rejects = self._publish(number)
+            except Syn2coError as failure:
+                error = error_to_json(failure)
+        taken_s = time.perf_counter() - started
+        row = {"shard": number, "images": images, "seconds": taken_s, "rejects": rejects, "error": error}
+        return {name: np.array([value]) for name, value in row.items()}
+
+    def _publish(self, number: int) -> tuple[int, str]:
+        shard = shard_of(self.job, self.conditions, self.content, number)
+        made = make_shard(self.job, self.content, shard, self._batches, self._originals, self.about)
+        publish_bytes(self.store, shard.file, made.data)
+        return len(shard.slots), json.dumps(Counter(reject["reason"] for reject in made.rejects))
+
+    def _originals(self, slots: Sequence[Slot]) -> list[np.ndarray] | None:
+        return None if self.records is None else self.records.images(self.job, slots)
+
+    def _batches(
+        self, slots: Sequence[Slot], seeds: Sequence[int], originals: Sequence[np.ndarray] | None
+    ) -> np.ndarray:
+        """One batch, in halves when memory runs out; the smaller size stays."""
+        import torch
+
+        made: list[np.ndarray] = []
+        first = 0
+        while first < len(slots):
+            part = slice(first, first + self.images_per_batch)
+            try:
+                made.append(
+                    self.make(slots[part], seeds[part], None if originals is None else originals[part])
+                )
+            except torch.OutOfMemoryError:
+                if self.images_per_batch == 1:
+                    raise
+                self.images_per_batch = (self.images_per_batch + 1) // 2
+                torch.cuda.empty_cache()
+                continue
+            first += self.images_per_batch
+        return np.concatenate(made)

@@ -1,0 +1,104 @@
+"""The lists that a job's slots go round: captions, and real records to vary."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from ..data.decode import decode_rgb
+from ..data.index import SourceIndex, build_index, read_fragments
+from ..spec.errors import DataError, Fault, SpecError
+from ..spec.generate import GenerateSpec
+from ..storage import list_files, open_store
+from .slots import Conditions, Slot
+
+PIXELS_MAX = 100_000_000
+
+
+@dataclass(frozen=True)
+class RealRecords:
+    """The records that are varied, by key."""
+
+    index: SourceIndex
+    place: dict[str, tuple[int, int]]
+    """Key -> fragment and row in it."""
+
+    def images(self, job: GenerateSpec, slots: Sequence[Slot]) -> list[np.ndarray]:
+        """Decoded originals (H, W, 3) uint8 of slots.
+
+        Raises:
+            DataError: one that cannot be decoded, with its key.
+        """
+        images = []
+        for slot in slots:
+            assert slot.source_key is not None
+            fragment, row = self.place[slot.source_key]
+            request = [(fragment, np.array([row]))]
+            table = read_fragments(self.index, request, job.object_store, threads=1)[0]
+            try:
+                images.append(decode_rgb(table["image"][0].as_py() or b"", pixels_max=PIXELS_MAX))
+            except ValueError as error:
+                where, step = f"variations_of, image {slot.source_key}", "remove or mend it"
+                raise DataError(where, str(error), "a readable image", step) from None
+        return images
+
+
+def read_conditions(job: GenerateSpec) -> tuple[Conditions, RealRecords | None]:
+    """Read captions, or the keys of the records to vary.
+
+    Raises:
+        DataError, StorageError: the source cannot be read, has no such column, or holds nothing.
+    """
+    if job.variations_of is not None:
+        return _variations(job)
+    if job.prompts is not None and job.prompts.captions is not None:
+        return Conditions(captions=_captions(job)), None
+    return Conditions(), None
+
+
+def _captions(job: GenerateSpec) -> list[str]:
+    prompts = job.prompts
+    assert prompts is not None
+    assert prompts.captions is not None
+    store, column = open_store(prompts.captions.uri, job.object_store), prompts.caption_column
+    captions: list[str] = []
+    for info in list_files(store):
+        if not info.path.endswith(".parquet"):
+            continue
+        file = store.child(info.path)
+        with file.filesystem.open_input_file(file.path) as opened:
+            parquet = pq.ParquetFile(opened)
+            if column not in parquet.schema_arrow.names:
+                names = ", ".join(parquet.schema_arrow.names)
+                raise DataError(file.uri, f"no column {column!r}", names, "set prompts.caption_column")
+            captions += [text for text in parquet.read([column])[column].to_pylist() if text]
+    if not captions:
+        raise DataError(store.uri, "holds no caption", "Parquet files with one a row", "check the path")
+    return captions
+
+
+def _variations(job: GenerateSpec) -> tuple[Conditions, RealRecords]:
+    assert job.variations_of is not None
+    index = build_index(job.variations_of, job.object_store)
+    keys: list[str] = []
+    labels: list[str | None] = []
+    place: dict[str, tuple[int, int]] = {}
+    requests: list[tuple[int, np.ndarray | None]] = [
+        (fragment, None) for fragment in range(len(index.fragment_rows))
+    ]
+    tables = read_fragments(index, requests, job.object_store, threads=8, columns=("key", "label"))
+    for fragment, table in enumerate(tables):
+        for row, key in enumerate(table["key"].to_pylist()):
+            keys.append(key)
+            place[key] = (fragment, row)
+        labels += table["label"].to_pylist()
+    if len(place) < len(keys):
+        got = f"{len(keys) - len(place)} keys occur twice"
+        raise SpecError([Fault("variations_of", got, "records with keys of their own", "mend the source")])
+    return Conditions(source_keys=keys, source_labels=labels), RealRecords(index, place)
+
+
+Originals = Callable[[Sequence[Slot]], Sequence[np.ndarray] | None]

@@ -1,0 +1,119 @@
+"""A generated data set as files: which shards are there, its manifest and its card.
+
+<into>/
+    dataset.json                    what the data set is; written first, a job of other content is refused
+    shard-000000-<id>.parquet ...   whole or absent; the id is the hash of what it is to hold
+    manifest.json  README.md        written when all shards are there
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from ..spec.errors import DataError, Fault, SpecError
+from ..spec.generate import GenerateSpec
+from ..spec.identity import resolved
+from ..storage import Store, exists, list_files, publish_bytes, read_bytes
+from .shards import METADATA_KEY
+from .slots import Conditions, number_of_shards, shard_of
+
+DATASET_FILE, MANIFEST_FILE, CARD_FILE = "dataset.json", "manifest.json", "README.md"
+
+
+def claim(store: Store, job: GenerateSpec, content: str, digest: str) -> None:
+    """Say what the prefix is for, or check that it is for the same.
+
+    Two jobs of one content may write it at once: their shards are the same.
+
+    Raises:
+        SpecError: the prefix holds another data set, or this one with other weights.
+    """
+    if exists(store, DATASET_FILE):
+        found = json.loads(read_bytes(store, DATASET_FILE))
+        if found["content"] != content:
+            changed = "its weights differ" if found["weights_sha256"] != digest else "its settings differ"
+            raise SpecError(
+                [
+                    Fault(
+                        "into",
+                        f"{store.uri} holds data set {found['name']} {found['content']}; {changed}",
+                        "a new prefix for every data set",
+                        "use another prefix, or restore the settings and weights it was begun with",
+                    )
+                ]
+            )
+        return
+    what = {"name": job.name, "content": content, "weights_sha256": digest, "job": resolved(job)}
+    publish_bytes(store, DATASET_FILE, json.dumps(what, indent=1).encode())
+
+
+def missing_shards(store: Store, job: GenerateSpec, conditions: Conditions, content: str) -> list[int]:
+    """Numbers of the shards that are not there."""
+    there = {info.path for info in list_files(store, recursive=False, missing_ok=True)}
+    numbers = range(number_of_shards(job))
+    return [number for number in numbers if shard_of(job, conditions, content, number).file not in there]
+
+
+def manifest(store: Store, job: GenerateSpec, conditions: Conditions, content: str) -> dict[str, Any]:
+    """Counts of the whole data set, from the shards' own footers.
+
+    Raises:
+        DataError: a shard holds other than its slots.
+    """
+    shards, reasons, labels = [], Counter[str](), Counter[str]()
+    for number in range(number_of_shards(job)):
+        shard = shard_of(job, conditions, content, number)
+        file = store.child(shard.file)
+        with file.filesystem.open_input_file(file.path) as opened:
+            parquet = pq.ParquetFile(opened)
+            rows = parquet.metadata.num_rows
+            about = json.loads(parquet.schema_arrow.metadata[METADATA_KEY])
+        if rows != len(shard.slots):
+            expected = f"{len(shard.slots)} images"
+            raise DataError(file.uri, f"holds {rows} images", expected, "delete it and run the job again")
+        reasons.update(reject["reason"] for reject in about["rejects"])
+        labels.update(slot.label for slot in shard.slots if slot.label is not None)
+        shards.append({"file": shard.file, "images": rows, "rejected": len(about["rejects"])})
+    return {
+        "name": job.name,
+        "content": content,
+        "images": job.images,
+        "images_per_label": dict(sorted(labels.items())),
+        "rejected": dict(sorted(reasons.items())),
+        "shards": shards,
+    }
+
+
+def card(job: GenerateSpec, content: str, digest: str, counts: dict[str, Any], about: dict[str, Any]) -> str:
+    """The data set's README.md."""
+    settings = job.pipeline
+    rejected = ", ".join(f"{count} {reason}" for reason, count in counts["rejected"].items()) or "none"
+    lines = [
+        f"# {job.name}",
+        "",
+        f"{job.images:,} images made by a diffusion model, in {len(counts['shards']):,} Parquet shards. None "
+        "of them is a photograph.",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| pipeline | {about['pipeline_class']}, weights sha256 {digest[:16]} |",
+        f"| source | {settings.source}{f' at {settings.revision}' if settings.revision else ''} |",
+        f"| scheduler, steps | {about['scheduler']}, {settings.steps} |",
+        f"| guidance | {settings.guidance if settings.guidance is not None else 'as the pipeline has it'} |",
+        f"| labels | {len(counts['images_per_label']) or 'none'} |",
+        f"| refused and made again | {rejected} |",
+        f"| seed, content | {job.seed}, {content} |",
+        f"| made with | syn2co_ray {about['code_version']}, diffusers {about['diffusers']}, "
+        f"torch {about['torch']} |",
+        "",
+        "Columns: `key`, `image` (encoded), `label`; and for each image its `seed`, `attempt`, `prompt`,",
+        "`class_number`, `source_key`, `guidance`, `strength`, `perceptual_hash`.",
+        "",
+        "To train on it: `{uri: " + job.into + ", origin: generated, share: 0.5}`.",
+        "",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,91 @@
+"""Where a pipeline's files come from, and the digest that names them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from pathlib import Path
+
+from ..spec.data import ObjectStoreSpec
+from ..spec.errors import Fault, SpecError
+from ..spec.generate import PipelineSpec
+from ..storage import list_files, open_store, read_bytes
+
+INDEX_FILE = "model_index.json"
+DIGEST_BLOCK_BYTES = 1 << 20
+
+
+def local_pipeline(pipeline: PipelineSpec, options: ObjectStoreSpec) -> Path:
+    """A folder on this machine with the pipeline's files; fetched if it is elsewhere.
+
+    Raises:
+        SpecError: no such folder or name, a hub name without a revision, no model_index.json.
+        StorageError: the prefix cannot be listed or read.
+    """
+    source = pipeline.source
+    if "://" in source:
+        folder = _fetched(source, options)
+    elif Path(source).is_dir():
+        folder = Path(source)
+    elif source.count("/") == 1 and not source.startswith((".", "/")):
+        folder = _from_hub(source, pipeline.revision)
+    else:
+        raise _fault(f"{source}: no such folder", "a folder, a prefix such as s3://bucket/x, or a hub name")
+    if not (folder / INDEX_FILE).is_file():
+        raise _fault(f"{source} holds no {INDEX_FILE}", "a pipeline as `save_pretrained` writes it")
+    return folder
+
+
+def digest_of(folder: Path) -> str:
+    """SHA-256 (hex) over names and contents of all files of a pipeline."""
+    whole = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and ".cache" not in path.parts):
+        part = hashlib.sha256()
+        with open(path, "rb") as file:
+            while block := file.read(DIGEST_BLOCK_BYTES):
+                part.update(block)
+        whole.update(f"{path.relative_to(folder).as_posix()} {part.hexdigest()}\n".encode())
+    return whole.hexdigest()
+
+
+def _fetched(uri: str, options: ObjectStoreSpec) -> Path:
+    """A copy of a prefix in this machine's temporary folder; files that are there, by size, are kept."""
+    store = open_store(uri, options)
+    name = hashlib.sha256(uri.encode()).hexdigest()[:16]
+    folder = Path(tempfile.gettempdir()) / "syn2co_ray_pipelines" / name
+    for info in list_files(store):
+        target = folder / info.path
+        if target.is_file() and target.stat().st_size == info.size_bytes:
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(target.name + ".partial")
+        partial.write_bytes(read_bytes(store, info.path))
+        partial.replace(target)
+    return folder
+
+
+def _from_hub(name: str, revision: str | None) -> Path:
+    if revision is None:
+        step = "add pipeline.revision: the 40 digits of its commit"
+        raise SpecError([Fault("pipeline.revision", f"missing for hub name {name}", next_step=step)])
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(
+            snapshot_download(
+                name, revision=revision, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model"]
+            )
+        )
+    except Exception as error:
+        words = f"{name} at {revision[:12]}: {type(error).__name__}: {str(error).splitlines()[0]}"
+        raise _fault(words, "a folder, or a name the hub has") from None
+
+
+def pipeline_class_name(folder: Path) -> str:
+    """What model_index.json says the pipeline is."""
+    return str(json.loads((folder / INDEX_FILE).read_text()).get("_class_name"))
+
+
+def _fault(got: str, allowed: str) -> SpecError:
+    return SpecError([Fault("pipeline.source", got, allowed, "mend the path or the name")])

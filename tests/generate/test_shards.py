@@ -1,0 +1,108 @@
+"""The loop around the pipeline: the gate, tries, and files that do not depend on batches."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from syn2co_ray.generate.shards import METADATA_KEY, encode, make_shard
+from syn2co_ray.generate.slots import Conditions, Slot, image_seed, shard_of
+from syn2co_ray.spec.errors import DataError
+from syn2co_ray.spec.generate import EncodingSpec, GenerateSpec
+
+from .conftest import MakeJob
+
+
+def picture(seed: int) -> np.ndarray:
+    small = np.random.default_rng(seed).random((6, 6, 3))
+    return cv2.resize(small, (16, 16), interpolation=cv2.INTER_LINEAR).astype(np.float32)
+
+
+def shard_rows(job: GenerateSpec, make: Any = None) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Rows and rejects of the job's first shard, whose pipeline is a function of the seeds."""
+
+    def by_seed(slots: Sequence[Slot], seeds: Sequence[int], originals: Any) -> np.ndarray:
+        assert len(slots) <= job.images_per_batch
+        return np.stack([picture(seed) for seed in seeds])
+
+    shard = shard_of(job, Conditions(), "c", 0)
+    made = make_shard(job, "c", shard, make or by_seed, lambda slots: None, {"who": "test"})
+    table = pq.read_table(io.BytesIO(made.data))
+    assert json.loads(table.schema.metadata[METADATA_KEY]) == {"who": "test", "rejects": made.rejects}
+    return table.to_pylist(), made.rejects
+
+
+@pytest.mark.parametrize("batch", [1, 3, 8])
+def test_rows_are_the_slots_in_order_with_their_provenance(batch: int, make_job: MakeJob) -> None:
+    job = make_job("text_to_image", images_per_batch=batch, pipeline={"guidance": [1.0, 3.0]})
+    rows, rejects = shard_rows(job)
+    assert rejects == []
+    assert [row["key"] for row in rows] == [f"c-{number:09d}" for number in range(8)]
+    assert [row["seed"] for row in rows] == [image_seed(5, number, 0) for number in range(8)]
+    for number, row in enumerate(rows):
+        slot = shard_of(job, Conditions(), "c", 0).slots[number]
+        assert (row["label"], row["prompt"], row["guidance"]) == (slot.label, slot.prompt, slot.guidance)
+        pixels = cv2.cvtColor(
+            cv2.imdecode(np.frombuffer(row["image"], np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB
+        )
+        np.testing.assert_array_equal(pixels, np.rint(picture(row["seed"]) * 255))
+
+
+@pytest.mark.parametrize("batch", [1, 3, 8])
+def test_refused_images_are_made_again_with_the_next_seed(batch: int, make_job: MakeJob) -> None:
+    job = make_job(images_per_batch=batch)
+    black, broken = image_seed(5, 2, 0), image_seed(5, 6, 0)
+
+    def make(slots: Sequence[Slot], seeds: Sequence[int], originals: Any) -> np.ndarray:
+        images = np.stack([picture(seed) for seed in seeds])
+        images[[seed == black for seed in seeds]] = 0.0
+        images[[seed == broken for seed in seeds]] = np.nan
+        return images
+
+    rows, rejects = shard_rows(job, make)
+    assert rejects == [
+        {"slot": 2, "attempt": 0, "label": None, "reason": "no contrast"},
+        {"slot": 6, "attempt": 0, "label": None, "reason": "not finite"},
+    ]
+    assert [row["attempt"] for row in rows] == [0, 0, 1, 0, 0, 0, 1, 0]
+    assert rows[2]["seed"] == image_seed(5, 2, 1)
+
+
+@pytest.mark.parametrize("batch", [1, 3, 8])
+def test_a_duplicate_yields_to_the_slot_before_it(batch: int, make_job: MakeJob) -> None:
+    job = make_job(images_per_batch=batch, gate={"duplicate_bits_max": 2})
+    same = {image_seed(5, number, 0) for number in (1, 4, 5)}
+
+    def make(slots: Sequence[Slot], seeds: Sequence[int], originals: Any) -> np.ndarray:
+        return np.stack([picture(0 if seed in same else seed) for seed in seeds])
+
+    rows, rejects = shard_rows(job, make)
+    assert [(reject["slot"], reject["reason"]) for reject in rejects] == [(4, "duplicate"), (5, "duplicate")]
+    assert [row["attempt"] for row in rows] == [0, 0, 0, 0, 1, 1, 0, 0]
+
+
+def test_a_slot_that_cannot_be_filled_says_which_and_why(make_job: MakeJob) -> None:
+    job = make_job("text_to_image", gate={"tries_max": 3})
+
+    def make(slots: Sequence[Slot], seeds: Sequence[int], originals: Any) -> np.ndarray:
+        return np.stack([picture(seed) * (slot.number != 3) for slot, seed in zip(slots, seeds, strict=True)])
+
+    with pytest.raises(DataError, match=r"image 3 \(the dog\): was refused 3 times: no contrast") as caught:
+        shard_rows(job, make)
+    assert "gate.tries_max" in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "magic"), [("png", b"\x89PNG"), ("jpeg", b"\xff\xd8"), ("webp", b"RIFF")])
+def test_encodings(name: str, magic: bytes) -> None:
+    pixels = np.rint(picture(3) * 255).astype(np.uint8)
+    data = encode(pixels, EncodingSpec.model_validate({"format": name}))
+    assert data.startswith(magic)
+    back = cv2.cvtColor(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    assert np.abs(back.astype(int) - pixels).mean() < (0.01 if name == "png" else 16)
