@@ -46,7 +46,9 @@ def test_debug_shows_the_traceback():
 
 
 def test_schema_is_json_schema_and_resolve_is_a_job_file():
-    assert json.loads(syn2co("schema").stdout)["properties"]["kind"]["const"] == "pretrain"
+    schema = json.loads(syn2co("schema").stdout)
+    kinds = [schema[branch]["properties"]["kind"]["const"] for branch in ("then", "else")]
+    assert kinds == ["generate", "pretrain"]
     resolved = yaml.safe_load(syn2co("resolve", QUICKSTART, "train.workers=1").stdout)
     assert resolved["train"]["workers"] == {"min": 1, "max": 1, "cpus_each": 1.0, "gpus_each": 0.0}
 
@@ -56,6 +58,8 @@ def test_schema_is_json_schema_and_resolve_is_a_job_file():
     [
         (("report", QUICKSTART, "name=never-run"), 2, "no such run"),
         (("validate", "nothing.yaml"), 2, "examples are in jobs/"),
+        (("generate", QUICKSTART, "--only", "a-0"), 2, "give a job that generates images"),
+        (("diff", "no-such-a", "no-such-b"), 3, "holds no dataset.json"),
     ],
 )
 def test_other_faults_say_what_to_do(words, code, says, tmp_path):

@@ -43,9 +43,12 @@ def test_spelling_out_a_default_is_the_same_run():
 
 def test_json_schema_knows_every_section_short_forms_and_help():
     schema = json_schema()
-    assert {"data", "augment", "method", "train", "evaluate"} <= set(schema["properties"])
+    training, generation = schema["else"], schema["then"]
+    assert {"data", "augment", "method", "train", "evaluate"} <= set(training["properties"])
+    assert {"pipeline", "prompts", "gate", "images"} <= set(generation["properties"])
+    assert schema["if"]["properties"]["kind"]["const"] == "generate"
     text = json.dumps(schema)
     assert "Images in one optimizer step, over all workers." in text
     workers = schema["$defs"]["TrainSpec"]["properties"]["workers"]
     assert {"type": "integer"} in workers["anyOf"]
-    assert schema["additionalProperties"] is False
+    assert training["additionalProperties"] is generation["additionalProperties"] is False

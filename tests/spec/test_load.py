@@ -217,3 +217,42 @@ def test_loading_a_spec_imports_neither_torch_nor_ray():
     )
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed.strip() == "[]"
+
+
+GENERATE = """\
+kind: generate
+name: pets
+seed: 0
+into: out
+images: 10
+pipeline: {source: model}
+prompts: {classes: [cat, dog]}
+"""
+
+
+def test_a_job_that_generates_is_read_with_its_defaults():
+    job = load_text(GENERATE)
+    assert (job.kind, job.images_per_shard, job.prompts.templates) == ("generate", 256, ["{name}"])
+
+
+@pytest.mark.parametrize(
+    ("override", "where", "says"),
+    [
+        ("pipelne={}", "pipelne", "did you mean pipeline?"),
+        ("pipeline.stpes=3", "pipeline.stpes", "did you mean steps?"),
+        ("prompts.templates=['a {nmae}']", "prompts.templates.0", "{nmae} is no field"),
+        ("prompts.templates=['a {name']", "prompts.templates.0", "allowed: text with {name}"),
+        ("prompts.templates=['{definition}']", "prompts.definitions.cat", "template 0 asks for it"),
+        ("prompts.templates=['{background}']", "prompts.backgrounds", "empty"),
+        ("prompts.classes=[]", "prompts", "neither classes nor captions"),
+        ("prompts.captions={uri: x}", "prompts", "classes and captions"),
+        ("classes={numbers: [1]}", "classes", "given with prompts"),
+        ("pipeline.guidance=[5.0, 2.0]", "pipeline.guidance", "0 <= low <= high"),
+        ("pipeline.strength=0.5", "pipeline.strength", "given without variations_of"),
+        ("pipeline.revision=main", "pipeline.revision", "got 'main'"),
+        ("actors={min: 3, max: 2}", "actors", "min 3 is more than max 2"),
+        ("images=0", "images", "got 0"),
+    ],
+)
+def test_faults_of_a_job_that_generates(override, where, says):
+    assert says in faults(GENERATE, override)[where]
