@@ -32,7 +32,7 @@ class ShardActor:
         self.conditions: Conditions
         self.records: RealRecords | None
         self.conditions, self.records = ray.get(boxed[0])
-        self.content = content_id(job, digest)
+        self.content = content_id(job, digest, self.conditions)
         self.store = open_store(job.into, job.object_store)
         self.images_per_batch = job.images_per_batch
         self._error: str | None = None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,7 +56,9 @@ def read_conditions(job: GenerateSpec) -> tuple[Conditions, RealRecords | None]:
     if job.variations_of is not None:
         return _variations(job)
     if job.prompts is not None and job.prompts.captions is not None:
-        return Conditions(captions=_captions(job)), None
+        captions = _captions(job)
+        digest = hashlib.sha256("\n".join(captions).encode()).hexdigest()
+        return Conditions(captions=captions, fingerprint=digest), None
     return Conditions(), None
 
 
@@ -98,7 +101,5 @@ def _variations(job: GenerateSpec) -> tuple[Conditions, RealRecords]:
     if len(place) < len(keys):
         got = f"{len(keys) - len(place)} keys occur twice"
         raise SpecError([Fault("variations_of", got, "records with keys of their own", "mend the source")])
-    return Conditions(source_keys=keys, source_labels=labels), RealRecords(index, place)
-
-
-Originals = Callable[[Sequence[Slot]], Sequence[np.ndarray] | None]
+    found = Conditions(source_keys=keys, source_labels=labels, fingerprint=index.fingerprint)
+    return found, RealRecords(index, place)

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from ..spec.errors import DataError, Fault, SpecError
 from ..spec.generate import GenerateSpec
 from ..spec.identity import resolved
-from ..storage import Store, exists, list_files, publish_bytes, read_bytes
+from ..storage import Store, delete, exists, list_files, publish_bytes, read_bytes
 from .shards import METADATA_KEY
 from .slots import Conditions, number_of_shards, shard_of
 
@@ -32,23 +32,23 @@ def claim(store: Store, job: GenerateSpec, content: str, digest: str) -> None:
     Raises:
         SpecError: the prefix holds another data set, or this one with other weights.
     """
-    if exists(store, DATASET_FILE):
-        found = json.loads(read_bytes(store, DATASET_FILE))
-        if found["content"] != content:
-            changed = "its weights differ" if found["weights_sha256"] != digest else "its settings differ"
-            raise SpecError(
-                [
-                    Fault(
-                        "into",
-                        f"{store.uri} holds data set {found['name']} {found['content']}; {changed}",
-                        "a new prefix for every data set",
-                        "use another prefix, or restore the settings and weights it was begun with",
-                    )
-                ]
-            )
-        return
-    what = {"name": job.name, "content": content, "weights_sha256": digest, "job": resolved(job)}
-    publish_bytes(store, DATASET_FILE, json.dumps(what, indent=1).encode())
+    if not exists(store, DATASET_FILE):
+        what = {"name": job.name, "content": content, "weights_sha256": digest, "job": resolved(job)}
+        publish_bytes(store, DATASET_FILE, json.dumps(what, indent=1).encode())
+    # Read back: another job may have claimed it in the same moment.
+    found = json.loads(read_bytes(store, DATASET_FILE))
+    if found["content"] != content:
+        changed = "its weights differ" if found["weights_sha256"] != digest else "its settings differ"
+        raise SpecError(
+            [
+                Fault(
+                    "into",
+                    f"{store.uri} holds data set {found['name']} {found['content']}; {changed}",
+                    "a new prefix for every data set",
+                    "use another prefix, or restore the settings and weights it was begun with",
+                )
+            ]
+        )
 
 
 def missing_shards(store: Store, job: GenerateSpec, conditions: Conditions, content: str) -> list[int]:
@@ -56,6 +56,31 @@ def missing_shards(store: Store, job: GenerateSpec, conditions: Conditions, cont
     there = {info.path for info in list_files(store, recursive=False, missing_ok=True)}
     numbers = range(number_of_shards(job))
     return [number for number in numbers if shard_of(job, conditions, content, number).file not in there]
+
+
+def drop_shorter_last_shard(
+    store: Store, job: GenerateSpec, conditions: Conditions, content: str
+) -> list[str]:
+    """Delete what the last shard was when the job asked for another number of images, once all is there.
+
+    Raises:
+        DataError: the prefix holds shards beyond the images that the job asks for.
+    """
+    shards = number_of_shards(job)
+    expected = {shard_of(job, conditions, content, number).file for number in range(shards)}
+    there = [info.path for info in list_files(store, recursive=False, missing_ok=True)]
+    others = [name for name in there if name.startswith("shard-") and name not in expected]
+    beyond = [name for name in others if int(name.split("-")[1]) >= shards]
+    if beyond:
+        raise DataError(
+            store.uri,
+            f"holds {len(beyond)} shards beyond the {job.images} images of the job, such as {beyond[0]}",
+            "at least as many images as were made",
+            "raise images, or use another prefix",
+        )
+    for name in others:
+        delete(store, name)
+    return others
 
 
 def manifest(store: Store, job: GenerateSpec, conditions: Conditions, content: str) -> dict[str, Any]:

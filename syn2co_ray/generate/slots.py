@@ -45,6 +45,8 @@ class Conditions:
     captions: Sequence[str] = ()
     source_keys: Sequence[str] = ()
     source_labels: Sequence[str | None] = ()
+    fingerprint: str = ""
+    """Digest of where they were read from: a source that changed makes another data set."""
 
 
 def slot_of(job: GenerateSpec, conditions: Conditions, number: int) -> Slot:
@@ -102,12 +104,26 @@ class Shard:
         return f"shard-{self.number:06d}-{self.shard_id}.parquet"
 
 
-def content_id(job: GenerateSpec, weights_digest: str) -> str:
-    """Hash (12 hex digits) of what decides the images of a job, beside what each slot is."""
+DECISIVE = (
+    "seed",
+    "pipeline",
+    "prompts",
+    "classes",
+    "variations_of",
+    "gate",
+    "encoding",
+    "images_per_shard",
+)
+"""Sections that decide what an image is and which file holds it. How many there are does not: a data set may
+be made longer."""
+
+
+def content_id(job: GenerateSpec, weights_digest: str, conditions: Conditions) -> str:
+    """Hash (12 hex digits) of what decides the images of a job."""
     values = resolved(job)
-    decisive = {name: values[name] for name in ("seed", "pipeline", "gate", "encoding")}
+    decisive = {name: values[name] for name in DECISIVE}
     decisive["pipeline"] = {**decisive["pipeline"], "source": weights_digest, "compile": None}
-    return _hash(decisive)
+    return _hash([decisive, conditions.fingerprint])
 
 
 def number_of_shards(job: GenerateSpec) -> int:

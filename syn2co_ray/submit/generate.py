@@ -14,7 +14,15 @@ from rich.console import Console
 
 from .. import __version__
 from ..generate.conditions import RealRecords, read_conditions
-from ..generate.data_set import CARD_FILE, MANIFEST_FILE, card, claim, manifest, missing_shards
+from ..generate.data_set import (
+    CARD_FILE,
+    MANIFEST_FILE,
+    card,
+    claim,
+    drop_shorter_last_shard,
+    manifest,
+    missing_shards,
+)
 from ..generate.slots import Conditions, content_id, number_of_shards
 from ..generate.weights import INDEX_FILE, digest_of, local_pipeline, pipeline_class_name
 from ..spec.errors import ResourceError, RunInterrupted, Syn2coError, error_from_json
@@ -40,10 +48,10 @@ def run_generate(job: GenerateSpec, console: Console, *, debug: bool = False) ->
 
         folder = local_pipeline(job.pipeline, job.object_store)
         digest = digest_of(folder)
-        content = content_id(job, digest)
+        conditions, records = read_conditions(job)
+        content = content_id(job, digest, conditions)
         store = open_store(job.into, job.object_store)
         claim(store, job, content, digest)
-        conditions, records = read_conditions(job)
         missing = missing_shards(store, job, conditions, content)
         progress.log(
             f"data set {job.name} {content}: {job.images:,} images in {number_of_shards(job):,} shards, "
@@ -169,6 +177,8 @@ def _finished(
     about: dict[str, Any],
     progress: Progress,
 ) -> dict[str, Any]:
+    claim(store, job, content, digest)
+    drop_shorter_last_shard(store, job, conditions, content)
     counts = manifest(store, job, conditions, content)
     publish_bytes(store, MANIFEST_FILE, json.dumps(counts, indent=1).encode())
     publish_bytes(store, CARD_FILE, card(job, content, digest, counts, about).encode())
@@ -189,12 +199,12 @@ def one_image(job: GenerateSpec, key: str) -> tuple[bytes, dict[str, Any]]:
     from ..generate.slots import Shard, slot_of
 
     folder = local_pipeline(job.pipeline, job.object_store)
-    content = content_id(job, digest_of(folder))
+    conditions, records = read_conditions(job)
+    content = content_id(job, digest_of(folder), conditions)
     prefix, _, number = key.rpartition("-")
     if prefix != content or not number.isdecimal() or int(number) >= job.images:
         allowed = f"{key_of(content, 0)} to {key_of(content, job.images - 1)}"
         raise Syn2coError("--only", f"{key} is no key of this data set", allowed, "check the key")
-    conditions, records = read_conditions(job)
     slot = slot_of(job, conditions, int(number))
     device = "cuda" if job.actors.gpus_each > 0 else "cpu"
     maker = ImageMaker(job, folder, device)

@@ -131,6 +131,21 @@ def test_a_prefix_holds_one_data_set(ray_cluster: Any, make_job: MakeJob, pipeli
 
 
 @pytest.mark.ray
+def test_a_data_set_can_be_made_longer_and_not_shorter(ray_cluster: Any, make_job: MakeJob) -> None:
+    job = make_job(images=5, images_per_shard=4, images_per_batch=1)
+    run(job)
+    before = rows_of(job.into)
+    longer = job.model_copy(update={"images": 7})
+    assert "1 to make" in run(longer)
+    rows = rows_of(job.into)
+    assert rows[:5] == before
+    assert [int(row["key"].rpartition("-")[2]) for row in rows] == list(range(7))
+    assert len(files_of(job.into)) == 2
+    with pytest.raises(DataError, match="1 shards beyond the 3 images of the job"):
+        run(job.model_copy(update={"images": 3}))
+
+
+@pytest.mark.ray
 def test_what_actors_meet_is_one_clear_error(ray_cluster: Any, make_job: MakeJob) -> None:
     with pytest.raises(SpecError, match="prompts: DDPMPipeline takes no prompt"):
         run(make_job(prompts={"classes": ["cat"]}))

@@ -76,7 +76,7 @@ def test_shards_hold_all_slots_once_and_the_last_may_be_short(make_job: MakeJob)
 
 
 def test_ids_follow_what_decides_the_images_and_nothing_else(make_job: MakeJob) -> None:
-    plain = content_id(make_job(), "w")
+    plain = content_id(make_job(), "w", NONE)
     for other in (
         make_job(actors=3),
         make_job(into="/elsewhere"),
@@ -85,14 +85,18 @@ def test_ids_follow_what_decides_the_images_and_nothing_else(make_job: MakeJob) 
         make_job(pipeline={"compile": True}),
         make_job(price_per_gpu_hour=2.0),
     ):
-        assert content_id(other, "w") == plain
+        assert content_id(other, "w", NONE) == plain
     for other in (
         make_job(seed=6),
         make_job(pipeline={"steps": 3}),
         make_job(gate={"contrast_min": 0.5}),
         make_job(encoding={"format": "jpeg"}),
+        make_job(prompts={"classes": ["cow"]}),
+        make_job(classes={"numbers": [1]}),
+        make_job(images_per_shard=4),
     ):
-        assert content_id(other, "w") != plain
-    assert content_id(make_job(), "other weights") != plain
-    text, shard = make_job("text_to_image"), make_job("text_to_image", prompts={"classes": ["cow"]})
-    assert shard_of(text, NONE, "c", 0).shard_id != shard_of(shard, NONE, "c", 0).shard_id
+        assert content_id(other, "w", NONE) != plain
+    assert content_id(make_job(), "other weights", NONE) != plain
+    assert content_id(make_job(), "w", Conditions(fingerprint="changed")) != plain
+    ids = {shard_of(make_job(images=images), NONE, "c", 0).shard_id for images in (5, 6)}
+    assert len(ids) == 2
