@@ -91,7 +91,8 @@ def log_sum_exp(
         widest: C-wide vectors that `synthesize` builds for a row; sizes the blocks.
         observed: what telemetry needs; None: no telemetry.
     """
-    rows_max = max(1, _BLOCK_ELEMENTS.get(q.device.type, 2**21) // max(len(queue[0]), widest * q.shape[1]))
+    elements = _BLOCK_ELEMENTS.get(q.device.type, _BLOCK_ELEMENTS["cpu"])
+    rows_max = max(1, elements // max(len(queue[0]), widest * q.shape[1]))
     done = []
     with torch.no_grad():
         for part in draws.parts(rows_max):

@@ -102,7 +102,7 @@ def inverse_length(squared: Tensor) -> Tensor:
 def _row_blocks(places: Tensor, queue: Tensor) -> Iterator[slice]:
     """Slices of rows: bounds the C-wide memory of products that need no gradient."""
     elements_per_row = places.shape[1] * queue.shape[1]
-    rows = max(1, _BLOCK_ELEMENTS.get(queue.device.type, 2**17) // elements_per_row)
+    rows = max(1, _BLOCK_ELEMENTS.get(queue.device.type, _BLOCK_ELEMENTS["cpu"]) // elements_per_row)
     for start in range(0, len(places), rows):
         yield slice(start, start + rows)
 
