@@ -17,7 +17,7 @@ from rich.console import Console
 from .spec.errors import Fault, SpecError, Syn2coError
 from .spec.generate import GenerateSpec
 from .spec.identity import json_schema, resolved_yaml, run_name
-from .spec.job import JobSpec, PretrainSpec
+from .spec.job import TrainingSpec, steps_of
 from .spec.load import load_job, load_jobs
 
 app = typer.Typer(
@@ -65,8 +65,9 @@ def run(
 ) -> None:
     """Run a job here, or on the Ray cluster that RAY_ADDRESS names.
 
-    Trains, evaluates and writes a report into the run's folder. The same command again resumes a
-    stopped run from its newest checkpoint. Ctrl-C publishes a checkpoint before it stops.
+    Trains, evaluates and writes a report into the run's folder; or generates a data set; or the steps of
+    a pipeline, such as both. The same command again resumes what was stopped and skips what is finished.
+    Ctrl-C publishes a checkpoint before it stops.
     Several job files run one after the other, those that generate images first, and end with one table
     of all trainings; values after them replace those of every file.
 
@@ -79,20 +80,10 @@ def run(
         if not files:
             raise SpecError([Fault("JOB.yaml", "no job file", "one or more", "see the examples in jobs/")])
         specs = load_jobs(files, overrides)
-        trainings = [spec for spec in specs if isinstance(spec, PretrainSpec)]
-        for spec in specs:
-            if isinstance(spec, GenerateSpec):
-                from .submit.generate import run_generate
+        from .submit.run import run_jobs
 
-                run_generate(spec, Console(), debug=debug)
-        if not trainings:
-            return
-        from .submit.run import run_job, run_jobs
-
-        if len(trainings) == 1:
-            run_job(trainings[0], Console(), debug=debug)
-        else:
-            run_jobs(trainings, Console(), debug=debug)
+        # Generated images first: trainings of the same command may want them.
+        run_jobs(sorted(specs, key=lambda spec: spec.kind != "generate"), Console(), debug=debug)
 
     _guarded(work, debug)
 
@@ -105,10 +96,10 @@ def plan(job: JobFile, overrides: Overrides = None, debug: Debug = False) -> Non
     """
 
     def work() -> None:
-        spec = _training(load_job(job, overrides or ()))
+        steps = steps_of(load_job(job, overrides or ()))
         from .submit.plan import plan_lines
 
-        for line in plan_lines(spec, debug=debug):
+        for line in plan_lines(steps, debug=debug):
             print(line)
 
     _guarded(work, debug)
@@ -119,9 +110,12 @@ def validate(job: JobFile, overrides: Overrides = None, debug: Debug = False) ->
     """Check a job file and list all its faults at once; starts nothing."""
 
     def work() -> None:
-        spec = load_job(job, overrides or ())
-        what = f"data set is {spec.name}" if isinstance(spec, GenerateSpec) else f"run is {run_name(spec)}"
-        print(f"{job}: valid; its {what}")
+        steps = steps_of(load_job(job, overrides or ()))
+        names = [
+            f"data set is {step.name}" if isinstance(step, GenerateSpec) else f"run is {run_name(step)}"
+            for step in steps
+        ]
+        print(f"{job}: valid; its {', its '.join(names)}")
 
     _guarded(work, debug)
 
@@ -141,11 +135,17 @@ def report(job: JobFile, overrides: Overrides = None, debug: Debug = False) -> N
     """Write report.html of a job's run again (also while it runs, or after it was stopped)."""
 
     def work() -> None:
-        spec = _training(load_job(job, overrides or ()))
+        steps = steps_of(load_job(job, overrides or ()))
+        trainings = [step for step in steps if isinstance(step, TrainingSpec)]
+        if not trainings:
+            raise SpecError(
+                [Fault("kind", "generate", "a job that trains", "its card is in its prefix")], job
+            )
         from .report.page import write_report
         from .train.run_folder import existing_run
 
-        print(f"report: {write_report(existing_run(spec).store)}")
+        for training in trainings:
+            print(f"report: {write_report(existing_run(training).store)}")
 
     _guarded(work, debug)
 
@@ -204,12 +204,6 @@ def diff(
 
     if _guarded(work, debug):
         raise typer.Exit(1)
-
-
-def _training(spec: JobSpec) -> PretrainSpec:
-    if isinstance(spec, PretrainSpec):
-        return spec
-    raise SpecError([Fault("kind", spec.kind, "pretrain", "this command is for jobs that train")])
 
 
 @app.command()

@@ -7,6 +7,7 @@
     dino      DINO, arXiv 2104.14294, section 3 and the defaults of its code: two views as byol's of larger
               crops, then 8 local views of 96 pixels (where the two have 224) of smaller crops.
     supervised  one view, cropped and flipped (He et al., arXiv 1512.03385, with a crop scale of 0.08 to 1).
+    plain       one view: the largest centred square, flipped or not; for what learns to make images.
 
 Evaluation has no random recipe; see `eval_view`.
 """
@@ -60,12 +61,14 @@ _DINO_LOCAL = replace(_DINO, crop_scale=(0.05, 0.4), blur_probability=0.5)
 _SUPERVISED = ViewRecipe(
     crop_scale=(0.08, 1.0), jitter_probability=0.0, grey_probability=0.0, blur_probability=0.0
 )
+_PLAIN = replace(_SUPERVISED, crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0))
 
 RECIPES: dict[str, tuple[ViewRecipe, ...]] = {
     "byol": (_BYOL, replace(_BYOL, blur_probability=0.1, solarise_probability=0.2)),
     "moco_v2": (_MOCO_V2, _MOCO_V2),
     "dino": (_DINO, replace(_DINO, blur_probability=0.1, solarise_probability=0.2)),
     "supervised": (_SUPERVISED,),
+    "plain": (_PLAIN,),
 }
 """Recipe name -> recipes of the views of the job's image size."""
 

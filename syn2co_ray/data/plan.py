@@ -26,6 +26,7 @@ from functools import cached_property
 
 import numpy as np
 
+from ..spec.data import ShareSchedule, share_in
 from .randomness import named_generator
 
 
@@ -65,7 +66,8 @@ class Plan:
         images_per_step_global: B, records of one step over all workers.
         window_images: records that are shuffled together, about.
         fragment_rows: per source, int array (fragments,) with the rows of each fragment.
-        shares: per source, its part of every step, or None for its part of all records.
+        shares: per source, its part of every step (by epoch, where it follows a schedule), or None for its
+            part of all records.
         images_per_epoch: records of an epoch (whole steps of it are used), or None for all records.
     """
 
@@ -74,7 +76,7 @@ class Plan:
     images_per_step_global: int
     window_images: int
     fragment_rows: Sequence[np.ndarray]
-    shares: Sequence[float | None] = ()
+    shares: Sequence[float | ShareSchedule | None] = ()
     images_per_epoch: int | None = None
     _orders: dict[tuple[int, int, int], tuple[np.ndarray, np.ndarray]] = field(
         default_factory=dict, repr=False, compare=False
@@ -85,13 +87,12 @@ class Plan:
         """Records of each source."""
         return [int(rows.sum()) for rows in self.fragment_rows]
 
-    @cached_property
-    def exact_shares(self) -> list[Fraction]:
-        """Share of each source as an exact fraction (a float would drift over a long epoch)."""
-        if self.shares and self.shares[0] is not None:
-            given = [Fraction(str(share)) for share in self.shares]
-            return [share / sum(given) for share in given]
-        return [Fraction(count, sum(self.records)) for count in self.records]
+    def shares_in(self, epoch: int) -> list[Fraction]:
+        """Share of each source in an epoch, exact."""
+        given = [share_in(share, epoch) for share in self.shares if share is not None]
+        return [share / sum(given) for share in given] or [
+            Fraction(count, sum(self.records)) for count in self.records
+        ]
 
     @cached_property
     def steps_per_epoch(self) -> int:
@@ -118,7 +119,7 @@ class Plan:
         epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
         return epoch * self.windows_per_epoch + step_in_epoch // self.steps_per_window
 
-    def quotas(self, step_in_epoch: int) -> list[int]:
+    def quotas(self, shares: Sequence[Fraction], step_in_epoch: int) -> list[int]:
         """Q_s(t): records of each source in the first t steps of an epoch.
 
         Source after source takes its rounded part of what the sources before it left, so that the
@@ -127,8 +128,8 @@ class Plan:
         left = step_in_epoch * self.images_per_step_global
         share_left = Fraction(1)
         quotas = []
-        for share in self.exact_shares[:-1]:
-            part = left * share / share_left + Fraction(1, 2)
+        for share in shares[:-1]:
+            part = left * share / share_left + Fraction(1, 2) if share else Fraction(0)
             quotas.append(part.numerator // part.denominator)
             left -= quotas[-1]
             share_left -= share
@@ -139,7 +140,8 @@ class Plan:
         epoch, window_in_epoch = divmod(number, self.windows_per_epoch)
         first = window_in_epoch * self.steps_per_window
         steps = min(self.steps_per_window, self.steps_per_epoch - first)
-        quotas = [self.quotas(first + step) for step in range(steps + 1)]
+        shares = self.shares_in(epoch)
+        quotas = [self.quotas(shares, first + step) for step in range(steps + 1)]
         reads: list[FragmentRead] = []
         rows_of_source, repeats_of_source = [], []
         read_rows = 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from syn2co_ray.spec.generator_method import GeneratorMethodSpec
 from syn2co_ray.spec.method import MethodSpec
 
 from . import byol, dino, moby, moco, moco_v3, supervised
@@ -25,6 +26,13 @@ __all__ = [
     "num_features",
 ]
 
+
+def _build_ddpm(spec: Any, image_size: int, seed: int) -> Method:
+    from . import ddpm  # diffusers takes seconds to import, and other frameworks do without
+
+    return ddpm.build(spec, image_size, seed)
+
+
 FRAMEWORKS: dict[str, Callable[[Any, int, int], Method]] = {
     "moco_v2": moco.build,
     "synco": moco.build,
@@ -34,11 +42,12 @@ FRAMEWORKS: dict[str, Callable[[Any, int, int], Method]] = {
     "byol": byol.build,
     "dino": dino.build,
     "supervised": supervised.build,
+    "ddpm": _build_ddpm,
 }
 """Name -> builder, called with that framework's own section of the spec, image size and seed."""
 
 
-def build_method(spec: MethodSpec, image_size: int, seed: int) -> Method:
+def build_method(spec: MethodSpec | GeneratorMethodSpec, image_size: int, seed: int) -> Method:
     """The framework that the spec names, on the CPU, in training mode.
 
     Weights and queues are a function of the arguments; torch's global random state is left as it was.

@@ -1,4 +1,4 @@
-"""uint8 views -> the float tensors that networks see."""
+"""uint8 views -> the float tensors that networks see, and back to pixels for networks that generate."""
 
 from __future__ import annotations
 
@@ -15,3 +15,10 @@ def normalise(images: Tensor) -> Tensor:
     mean = torch.tensor(MEAN, device=images.device).view(1, 3, 1, 1) * 255
     std = torch.tensor(STD, device=images.device).view(1, 3, 1, 1) * 255
     return (images.to(torch.float32) - mean) / std
+
+
+def signed_pixels(normalised: Tensor) -> Tensor:
+    """Undo `normalise`, to values in [-1, 1], as diffusion models take and give them."""
+    mean = torch.tensor(MEAN, dtype=normalised.dtype, device=normalised.device).view(1, 3, 1, 1)
+    std = torch.tensor(STD, dtype=normalised.dtype, device=normalised.device).view(1, 3, 1, 1)
+    return (normalised * std + mean) * 2.0 - 1.0

@@ -25,6 +25,7 @@ from .plots import run_curves
 from .run_files import (
     QUARANTINE_FILE,
     RESULTS_FILE,
+    SAMPLES_FILE,
     VIEWS_FILE,
     RunFiles,
     load_run_files,
@@ -34,7 +35,7 @@ from .table import TRAINED, percent, table_cells
 QUARANTINE_ROWS_MAX = 50
 _RECENT_STEPS = 200
 _NOT_FINISHED, _UNKNOWN = "not finished", "unknown"
-_OPTIONAL_FILES = (QUARANTINE_FILE, VIEWS_FILE)
+_OPTIONAL_FILES = (QUARANTINE_FILE, VIEWS_FILE, SAMPLES_FILE)
 
 
 @dataclass(frozen=True)
@@ -94,12 +95,17 @@ def render_page(run: RunFiles, title: str, now: datetime | None = None) -> str:
             {"title": curve.title, "caption": curve.caption, "svg": Markup(curve.svg) if curve.svg else None}
             for curve in run_curves(run.steps, run.evals, results.rows if results else ())
         ],
-        views=base64.b64encode(run.views_png).decode() if run.views_png else None,
+        views=_embedded(run.views_png),
+        samples=_embedded(run.samples_png),
         quarantine=run.quarantine[:QUARANTINE_ROWS_MAX],
         missing=[name for name in run.missing if name not in _OPTIONAL_FILES],
         results_file=RESULTS_FILE,
         last_step=run.steps[-1] if run.steps else None,
     )
+
+
+def _embedded(png: bytes | None) -> str | None:
+    return base64.b64encode(png).decode() if png else None
 
 
 def _status(run: RunFiles) -> str:

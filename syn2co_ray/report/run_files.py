@@ -20,6 +20,7 @@ from syn2co_ray.storage.run_layout import (
     PROVENANCE_FILE,
     QUARANTINE_FILE,
     RESULTS_FILE,
+    SAMPLES_FILE,
     SPEC_FILE,
     VIEWS_FILE,
 )
@@ -138,6 +139,7 @@ class RunFiles:
     evals: list[EvalRecord] = field(default_factory=list)
     results: Results | None = None
     views_png: bytes | None = None
+    samples_png: bytes | None = None
     quarantine: list[QuarantineRecord] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     """Names of files that are not there."""
@@ -161,7 +163,8 @@ def load_run_files(store: Store) -> RunFiles:
     run.quarantine = list(
         _parsed_lines(QuarantineRecord, _read(store, QUARANTINE_FILE, run), QUARANTINE_FILE, run)
     )
-    _load_views(run, _read(store, VIEWS_FILE, run))
+    run.views_png = _picture(run, VIEWS_FILE, _read(store, VIEWS_FILE, run))
+    run.samples_png = _picture(run, SAMPLES_FILE, _read(store, SAMPLES_FILE, run))
     _load_metrics(run, store)
     return run
 
@@ -181,11 +184,11 @@ def _load_spec(run: RunFiles, data: bytes | None) -> None:
         run.unreadable.append(f"{SPEC_FILE}: {type(spec).__name__} instead of a mapping")
 
 
-def _load_views(run: RunFiles, data: bytes | None) -> None:
+def _picture(run: RunFiles, name: str, data: bytes | None) -> bytes | None:
     if data is not None and not data.startswith(_PNG_SIGNATURE):
-        run.unreadable.append(f"{VIEWS_FILE}: not a PNG image")
-        return
-    run.views_png = data
+        run.unreadable.append(f"{name}: not a PNG image")
+        return None
+    return data
 
 
 def _load_metrics(run: RunFiles, store: Store) -> None:

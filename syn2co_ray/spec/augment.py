@@ -18,9 +18,10 @@ DINO_LOCAL_VIEWS, DINO_LOCAL_IMAGE_SIZE = 8, 96
 class AugmentSpec(Section):
     """Views of a record. Fields left out take the recipe's published value."""
 
-    recipe: Literal["byol", "moco_v2", "dino", "supervised"] = "byol"
+    recipe: Literal["byol", "moco_v2", "dino", "supervised", "plain"] = "byol"
     """byol: asymmetric views (blur 1.0 / 0.1, solarise 0 / 0.2); moco_v2: symmetric; dino: two views as
-    byol's and small local ones; supervised: one view, cropped and flipped."""
+    byol's and small local ones; supervised: one view, cropped and flipped; plain: one view,
+    flipped only (generators)."""
     image_size: int = Field(ge=8)
     """Height and width of a view in pixels."""
     local_views: int | None = Field(default=None, ge=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -9,6 +10,27 @@ from pydantic import Field
 from .base import EXECUTION_ONLY, Section
 
 SourceFormat = Literal["parquet", "webdataset", "folder"]
+
+
+class ShareSchedule(Section):
+    """A share that moves in a straight line from epoch to epoch, and stays before and after."""
+
+    start: float = Field(ge=0, le=1)
+    """Share up to the first of `epochs`."""
+    end: float = Field(ge=0, le=1)
+    """Share from the second of `epochs` on."""
+    epochs: tuple[int, int] = Field(strict=False)
+    """Epochs, from 0, between which it moves."""
+
+
+def share_in(share: float | ShareSchedule, epoch: int) -> Fraction:
+    """A source's share in an epoch, exact: a rounded one would drift over a long epoch."""
+    if not isinstance(share, ShareSchedule):
+        return Fraction(str(share))
+    first, last = share.epochs
+    start, end = Fraction(str(share.start)), Fraction(str(share.end))
+    passed = Fraction(min(max(epoch, first), last) - first, max(last - first, 1))
+    return start + (end - start) * passed if last > first else (end if epoch >= last else start)
 
 
 class SourceSpec(Section):
@@ -21,9 +43,9 @@ class SourceSpec(Section):
     """parquet, webdataset or folder; found from the file names when left out."""
     origin: Literal["real", "generated"] = "real"
     """Whether the images were photographed or made by a diffusion model."""
-    share: float | None = Field(default=None, gt=0, le=1)
-    """Part of every global step taken from this source; all sources give one, or none does
-    (then each source's share is its part of all records)."""
+    share: Annotated[float, Field(gt=0, le=1)] | ShareSchedule | None = None
+    """Part of every global step taken from this source, or {start, end, epochs} for one that changes; all
+    sources give one, or none does (then each source's share is its part of all records)."""
     image_column: str | None = None
     """Parquet column with the encoded image (bytes, or a struct with a `bytes` field); found when
     exactly one column qualifies or one is called image, img, jpg or png."""

@@ -10,8 +10,9 @@ import yaml
 from pydantic import BaseModel
 
 from .generate import GenerateSpec
-from .job import JobSpec, PretrainSpec
+from .job import JOB_KINDS, TrainingSpec
 from .job_file import BASE
+from .pipeline import SHARED
 
 SHORT_HASH_LENGTH = 8
 
@@ -36,26 +37,37 @@ def spec_hash(spec: BaseModel) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def run_name(spec: JobSpec) -> str:
+def run_name(spec: TrainingSpec | GenerateSpec) -> str:
     """Name of the run's folder: the job's name and the short hash of its spec."""
     return f"{spec.name}-{spec_hash(spec)[:SHORT_HASH_LENGTH]}"
 
 
 def json_schema() -> dict[str, Any]:
     """JSON Schema of a job file, for editors and for checks outside this package."""
-    schemas = {
-        kind: _schema_of(model) for kind, model in (("pretrain", PretrainSpec), ("generate", GenerateSpec))
-    }
-    definitions = {name: value for schema in schemas.values() for name, value in schema.pop("$defs").items()}
-    is_generate = {"properties": {"kind": {"const": "generate"}}, "required": ["kind"]}
+    schemas = {kind: _schema_of(model) for kind, model in JOB_KINDS.items()}
+    definitions: dict[str, Any] = {}
+    for schema in schemas.values():
+        definitions |= schema.pop("$defs", {})
+    pipeline = schemas.pop("pipeline")
+    values_of_all = {name: schemas["pretrain"]["properties"][name] for name in SHARED}
+    pipeline["properties"] |= {**values_of_all, "steps": {"type": "array", "items": {"$ref": "#/$defs/Step"}}}
+    definitions["Step"] = {"type": "object", **_by_kind(schemas)}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$defs": definitions,
         "type": "object",
-        "if": is_generate,
-        "then": schemas["generate"],
-        "else": schemas["pretrain"],
+        **_by_kind({"pipeline": pipeline, **schemas}),
     }
+
+
+def _by_kind(schemas: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """A schema that looks at `kind`; a file without one, which may have it from its base, is a training."""
+    chosen = schemas["pretrain"]
+    for kind, schema in schemas.items():
+        if kind != "pretrain":
+            is_kind = {"properties": {"kind": {"const": kind}}, "required": ["kind"]}
+            chosen = {"if": is_kind, "then": schema, "else": chosen}
+    return chosen
 
 
 def _schema_of(model: type[BaseModel]) -> dict[str, Any]:

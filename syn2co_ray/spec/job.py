@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal, cast
 
 from pydantic import Field
 
@@ -11,14 +11,16 @@ from .base import EXECUTION_ONLY, Section
 from .data import DataSpec, ObjectStoreSpec
 from .evaluate import EvaluateSpec
 from .generate import GenerateSpec
+from .generator_method import GeneratorMethodSpec
 from .method import MethodSpec
+from .pipeline import PipelineJobSpec
 from .train import TrainSpec
 
 
-class PretrainSpec(Section):
-    """Self-supervised pre-training from images in a store to an evaluated encoder."""
+class TrainingSpec(Section):
+    """What every training on images in a store has, whatever is trained."""
 
-    kind: Literal["pretrain"]
+    kind: str
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")
     """Lower-case name of the run; its folder is this name and a short hash of the spec."""
     seed: int = Field(ge=0)
@@ -27,11 +29,41 @@ class PretrainSpec(Section):
     """Where run folders go: a local path or an object store."""
     data: DataSpec
     augment: AugmentSpec
-    method: MethodSpec
+    method: Any
     train: TrainSpec
-    evaluate: EvaluateSpec = EvaluateSpec()
     object_store: ObjectStoreSpec = Field(default=ObjectStoreSpec(), json_schema_extra=EXECUTION_ONLY)
 
 
-JobSpec = PretrainSpec | GenerateSpec
+class PretrainSpec(TrainingSpec):
+    """Self-supervised pre-training from images in a store to an evaluated encoder."""
+
+    kind: Literal["pretrain"]
+    method: MethodSpec
+    evaluate: EvaluateSpec = EvaluateSpec()
+
+
+class TrainGeneratorSpec(TrainingSpec):
+    """Training of a diffusion model on the user's own images, to a pipeline that `kind: generate` takes."""
+
+    kind: Literal["train_generator"]
+    method: GeneratorMethodSpec
+    into: str = Field(min_length=1, json_schema_extra=EXECUTION_ONLY)
+    """Prefix that gets the finished pipeline, or the finished LoRA weights."""
+
+
+SingleJobSpec = PretrainSpec | TrainGeneratorSpec | GenerateSpec
+JobSpec = SingleJobSpec | PipelineJobSpec
 """Any job, by its `kind`."""
+
+
+def steps_of(job: JobSpec) -> tuple[SingleJobSpec, ...]:
+    """The jobs of a pipeline; any other job itself."""
+    return cast(tuple[SingleJobSpec, ...], job.steps) if isinstance(job, PipelineJobSpec) else (job,)
+
+
+JOB_KINDS: dict[str, type[JobSpec]] = {
+    "pretrain": PretrainSpec,
+    "generate": GenerateSpec,
+    "train_generator": TrainGeneratorSpec,
+    "pipeline": PipelineJobSpec,
+}

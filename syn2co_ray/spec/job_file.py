@@ -1,7 +1,8 @@
 """A job file, and the files it builds on, as one document.
 
 `base: other.yaml` (a path relative to the file that says so) takes over another file's values; the keys
-written here replace them one by one, lists as a whole. A base may have a base.
+written here replace them one by one, lists as a whole. A base may have a base, and so may each
+step of a pipeline.
 """
 
 from __future__ import annotations
@@ -31,6 +32,27 @@ def _read(path: Path, above: list[Path]) -> YamlDocument:
         step = f"mend `{BASE}` in {above[-1]}" if above else "check the path; examples are in jobs/"
         raise SpecError([Fault(str(path), str(error), "a readable YAML job file", step)]) from None
     own = parse_yaml(text, str(path))
+    steps = own.values.get("steps")
+    if own.values.get("kind") == "pipeline" and isinstance(steps, list):
+        for number, step in enumerate(steps):
+            if isinstance(step, dict) and BASE in step:
+                own = _with_step(own, number, path, above)
+    return _over_its_base(own, path, above)
+
+
+def _with_step(own: YamlDocument, number: int, path: Path, above: list[Path]) -> YamlDocument:
+    """The document with one step's base filled in."""
+    where = f"steps.{number}."
+    part = own.below(where[:-1])
+    part.values = own.values["steps"][number]
+    whole = _over_its_base(part, path, above)
+    steps = [whole.values if i == number else step for i, step in enumerate(own.values["steps"])]
+    lines = own.lines | {where + key: line for key, line in whole.lines.items()}
+    files = own.files | {where + key: file for key, file in whole.files.items()}
+    return YamlDocument({**own.values, "steps": steps}, lines, files)
+
+
+def _over_its_base(own: YamlDocument, path: Path, above: list[Path]) -> YamlDocument:
     base = own.values.pop(BASE, None)
     if base is None:
         return own

@@ -13,13 +13,13 @@ from typing import Any
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from .errors import Fault, SpecError
-from .generate import GenerateSpec
-from .job import JobSpec, PretrainSpec
+from .job import JOB_KINDS, JobSpec
 from .job_file import read_job_file
+from .pipeline import SHARED, PipelineJobSpec, step_values
 from .rules import cross_field_faults
 from .yaml_source import YamlDocument, parse_scalar, parse_yaml
 
-KINDS: dict[str, type[JobSpec]] = {"pretrain": PretrainSpec, "generate": GenerateSpec}
+STEP_KINDS = [kind for kind in JOB_KINDS if kind != "pipeline"]
 
 
 def load_job(path: str | Path, overrides: Sequence[str] = ()) -> JobSpec:
@@ -73,16 +73,22 @@ def build_spec(values: dict[str, Any], document: YamlDocument | None = None, fil
     """Check plain values against the spec's types and its cross-field rules."""
     document = document or YamlDocument(values)
     kind = values.get("kind")
-    if kind not in KINDS:
+    if kind not in JOB_KINDS:
         got = "missing" if kind is None else f"got {kind!r}"
-        fault = Fault("kind", got, " | ".join(KINDS), _nearest(str(kind), KINDS), document.line_of("kind"))
+        fault = Fault(
+            "kind", got, " | ".join(JOB_KINDS), _nearest(str(kind), JOB_KINDS), document.line_of("kind")
+        )
         raise SpecError([fault], file)
-    model = KINDS[kind]
+    model = JOB_KINDS[kind]
     faults: list[Fault] = []
+    if model is PipelineJobSpec:
+        values, faults = _with_steps(values, document)
     try:
         spec = model.model_validate(values)
     except ValidationError as error:
-        faults += [_readable(item, model, values, document) for item in error.errors()]
+        found = [_readable(item, model, values, document) for item in error.errors()]
+        # A step's own faults say more than that it is no job.
+        faults += [fault for fault in found if not any(f.where.startswith(f"{fault.where}.") for f in faults)]
         spec = None
     if spec is None:
         sections = _valid_sections(
@@ -98,6 +104,41 @@ def build_spec(values: dict[str, Any], document: YamlDocument | None = None, fil
         placed = [replace(fault, file=document.file_of(fault.where)) for fault in faults]
         raise SpecError(sorted(placed, key=lambda f: (f.file, f.line or 0, f.where)), file)
     return spec
+
+
+def _with_steps(values: dict[str, Any], document: YamlDocument) -> tuple[dict[str, Any], list[Fault]]:
+    """A pipeline's values with its steps as valid jobs, where they are, and the faults of the others."""
+    steps = values.get("steps")
+    if not isinstance(steps, list):
+        return values, []
+    jobs: list[Any] = []
+    faults: list[Fault] = []
+    for number, step in enumerate(steps):
+        where = f"steps.{number}"
+        if not isinstance(step, dict) or step.get("kind") not in STEP_KINDS:
+            got = step.get("kind") if isinstance(step, dict) else step
+            nearest = _nearest(str(got), STEP_KINDS)
+            faults.append(
+                Fault(
+                    f"{where}.kind", f"got {got!r}", " | ".join(STEP_KINDS), nearest, document.line_of(where)
+                )
+            )
+            continue
+        own = step_values(values, step, set(JOB_KINDS[step["kind"]].model_fields))
+        try:
+            jobs.append(build_spec(own, document.below(where)))
+        except SpecError as error:
+            faults += [
+                replace(
+                    fault, where=f"{where}.{fault.where}", file=document.file_of(f"{where}.{fault.where}")
+                )
+                for fault in error.faults
+            ]
+    names = [job.name for job in jobs]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        faults.append(Fault("steps", f"{names.count(name)} are called {name}", "a name each", "rename one"))
+    kept = {key: value for key, value in values.items() if key not in SHARED}
+    return {**kept, "steps": tuple(jobs) if len(jobs) == len(steps) else steps}, faults
 
 
 def _without(values: dict[str, Any], dotted_keys: Sequence[str]) -> dict[str, Any]:

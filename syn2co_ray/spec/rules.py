@@ -14,13 +14,14 @@ from string import Formatter
 from typing import Any
 
 from .augment import DINO_LOCAL_IMAGE_SIZE, AugmentSpec
-from .base import Pool
+from .base import Pool, Section
 from .compat import SYNCO_V1, SYNCO_V2, differing_negatives, optimizer_that_runs
-from .data import DataSpec, SourceSpec
+from .data import DataSpec, ShareSchedule, SourceSpec, share_in
 from .errors import Fault, SpecError
 from .evaluate import EvaluateSpec
 from .generate import ClassesSpec, PipelineSpec, PromptsSpec
-from .method import MethodSpec, MobySpec, MocoSpec, SupervisedSpec
+from .generator_method import DdpmSpec, GeneratorMethodSpec
+from .method import BackboneSpec, MethodSpec, MobySpec, MocoSpec, SupervisedSpec
 from .train import TrainSpec
 
 RULES: list[Callable[..., Iterator[Fault]]] = []
@@ -99,8 +100,21 @@ def shares_sum_to_one(data: DataSpec) -> Iterator[Fault]:
         yield Fault(
             f"data.train.{missing}.share", "missing while other sources have one", "all or none", "add it"
         )
-    elif not math.isclose(sum(given), 1.0, abs_tol=1e-6):
-        yield Fault("data.train", f"shares sum to {sum(given):g}", "a sum of 1", "change a share")
+        return
+    schedules = [(i, share) for i, share in enumerate(shares) if isinstance(share, ShareSchedule)]
+    for number, schedule in schedules:
+        first, last = schedule.epochs
+        if not 0 <= first <= last:
+            where = f"data.train.{number}.share.epochs"
+            yield Fault(where, f"[{first}, {last}]", "0 <= first <= last", "swap them")
+            return
+    # Between these epochs all shares move in straight lines, and so does their sum.
+    for epoch in sorted({0, *(epoch for _, schedule in schedules for epoch in schedule.epochs)}):
+        total = float(sum(share_in(share, epoch) for share in given))
+        if not math.isclose(total, 1.0, abs_tol=1e-6):
+            when = f" in epoch {epoch}" if schedules else ""
+            yield Fault("data.train", f"shares sum to {total:g}{when}", "a sum of 1", "change a share")
+            return
 
 
 @rule
@@ -277,7 +291,11 @@ def local_views_belong_to_dino(augment: AugmentSpec) -> Iterator[Fault]:
             yield Fault(f"augment.{name}", got, "only with recipe dino", "leave it out")
 
 
-VIEW_RECIPES = {"dino": ("dino", "byol", "moco_v2"), "supervised": ("supervised", "byol", "moco_v2")}
+VIEW_RECIPES = {
+    "dino": ("dino", "byol", "moco_v2"),
+    "supervised": ("supervised", "byol", "moco_v2"),
+    "ddpm": ("plain",),
+}
 """Framework -> recipes it can take; all others take those of two views."""
 
 
@@ -298,7 +316,7 @@ def supervised_has_classes(method: MethodSpec) -> Iterator[Fault]:
 
 @rule
 def local_views_fit_the_backbone(augment: AugmentSpec, method: MethodSpec) -> Iterator[Fault]:
-    if augment.recipe != "dino" or augment.local_views == 0:
+    if not isinstance(method, BackboneSpec) or augment.recipe != "dino" or augment.local_views == 0:
         return
     size = augment.local_image_size or DINO_LOCAL_IMAGE_SIZE
     yield from _size_faults("augment.local_image_size", size, method)
@@ -317,12 +335,14 @@ def image_fits_patches(augment: AugmentSpec, method: MethodSpec) -> Iterator[Fau
     yield from _size_faults("augment.image_size", augment.image_size, method)
 
 
-def _patch_size(method: MethodSpec) -> int | None:
+def _patch_size(method: Section) -> int | None:
+    if not isinstance(method, BackboneSpec):
+        return None
     named = re.search(r"patch(\d+)", method.backbone)
     return method.patch_size or (int(named.group(1)) if named else None)
 
 
-def _size_faults(where: str, size: int, method: MethodSpec) -> Iterator[Fault]:
+def _size_faults(where: str, size: int, method: Section) -> Iterator[Fault]:
     patch = _patch_size(method)
     if patch and size % patch:
         below, above = size // patch * patch, (size // patch + 1) * patch
@@ -334,6 +354,32 @@ def _size_faults(where: str, size: int, method: MethodSpec) -> Iterator[Fault]:
             if below
             else f"use {above}, or set method.patch_size",
         )
+
+
+@rule
+def image_fits_levels(augment: AugmentSpec, method: GeneratorMethodSpec) -> Iterator[Fault]:
+    if not isinstance(method, DdpmSpec):
+        return
+    channels, halvings = method.block_channels, len(method.block_channels) - 1
+    if not channels or any(count < 8 or count % 8 for count in channels):
+        yield Fault(
+            "method.block_channels", f"{list(channels)}", "multiples of 8, one a level", "change them"
+        )
+    elif augment.image_size % 2**halvings:
+        got = f"{augment.image_size} cannot be halved {halvings} times"
+        allowed = f"a multiple of {2**halvings} with {halvings + 1} levels"
+        yield Fault("augment.image_size", got, allowed, "change it, or method.block_channels")
+    for level in method.attention_levels:
+        if level not in range(len(channels)):
+            allowed = f"levels from 0 to {halvings}"
+            yield Fault("method.attention_levels", f"{level}", allowed, "count from 0, finest first")
+
+
+@rule
+def generator_is_not_classified(kind: str, data: DataSpec) -> Iterator[Fault]:
+    if kind == "train_generator" and (data.eval is not None or data.eval_bank is not None):
+        where = "data.eval" if data.eval is not None else "data.eval_bank"
+        yield Fault(where, "given with kind train_generator", "only with kind pretrain", "leave it out")
 
 
 @rule

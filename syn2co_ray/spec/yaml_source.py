@@ -43,6 +43,13 @@ class YamlDocument:
         """The other file that this line is in; empty for the job file itself."""
         return self.files.get(self._written(dotted), "")
 
+    def below(self, prefix: str) -> YamlDocument:
+        """The part under a dotted key, as a document of its own; `values` are not carried along."""
+        start = f"{prefix}."
+        lines = {key.removeprefix(start): line for key, line in self.lines.items() if key.startswith(start)}
+        files = {key.removeprefix(start): file for key, file in self.files.items() if key.startswith(start)}
+        return YamlDocument({}, lines, files)
+
     def _written(self, dotted: str) -> str:
         while dotted and dotted not in self.lines:
             dotted = dotted.rpartition(".")[0]

@@ -6,9 +6,14 @@ controller loads it too.
 
 from __future__ import annotations
 
+import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
+from ..spec.job import PretrainSpec, TrainGeneratorSpec
+from ..storage import open_store, publish_bytes, publish_file
+from ..storage.run_layout import SAMPLES_FILE
 from ..train.worker_stream import WorkerStream
 from ..train.worker_task import WorkerTask
 
@@ -24,6 +29,7 @@ def pretrain_worker(task: WorkerTask) -> dict[str, Any]:
     task.board.mark.remote("networks imported", time.time())
     if task.extra is None:
         return run_worker(task, stream, None, None)
+    assert isinstance(task.job, PretrainSpec)
     evaluation = Evaluation(task.job, task.extra.bank, task.extra.queries)
 
     def finish(loop: Any, outcome: Any, context: Any) -> Any:
@@ -32,3 +38,41 @@ def pretrain_worker(task: WorkerTask) -> dict[str, Any]:
         return evaluation.after_training(loop.trainer.method, context)
 
     return run_worker(task, stream, evaluation.during_training, finish)
+
+
+SAMPLES = 64
+
+
+def generator_worker(task: WorkerTask) -> dict[str, Any]:
+    """Train a diffusion model; at the end publish it, and a picture of what it makes."""
+    task.board.mark.remote("workers started", time.time())
+    stream = WorkerStream(task.board)
+
+    from ..train.worker import run_worker
+
+    task.board.mark.remote("networks imported", time.time())
+
+    def finish(loop: Any, outcome: Any, context: Any) -> Any:
+        if outcome.status == "finished" and context.rank == 0:
+            _publish_generator(task, loop.trainer.method)
+        return None
+
+    return run_worker(task, stream, None, finish)
+
+
+def _publish_generator(task: WorkerTask, method: Any) -> None:
+    from ..generate.contact_sheet import contact_sheet_png
+    from ..generate.weights import INDEX_FILE
+
+    job = task.job
+    assert isinstance(job, TrainGeneratorSpec)
+    picture = contact_sheet_png({f"{job.name}, {SAMPLES} samples": list(method.samples(SAMPLES, job.seed))})
+    publish_bytes(task.run.store, SAMPLES_FILE, picture)
+    with tempfile.TemporaryDirectory() as folder:
+        method.save(Path(folder))
+        files = [path for path in Path(folder).rglob("*") if path.is_file()]
+        # The index last: a pipeline without it is none.
+        for path in sorted(files, key=lambda path: path.name == INDEX_FILE):
+            below = path.relative_to(folder).parent.as_posix()
+            store = open_store(job.into, job.object_store)
+            publish_file(store if below == "." else store.child(below), path.name, path)

@@ -68,7 +68,7 @@ def run_generate(job: GenerateSpec, console: Console, *, debug: bool = False) ->
         if missing:
             with connected(debug=debug) as cluster:
                 stop.listen()
-                _check_resources(job, cluster)
+                check_resources(job, cluster)
                 done = _Done(job, len(missing), progress)
                 for row in _made(job, missing, (conditions, records), digest, about):
                     done.add(row)
@@ -148,7 +148,7 @@ class _Done:
         return f"{line}  at most {gpu_hours * self.job.price_per_gpu_hour:.2f} so far"
 
 
-def _check_resources(job: GenerateSpec, cluster: Cluster) -> None:
+def check_resources(job: GenerateSpec, cluster: Cluster) -> None:
     actors = job.actors
     if actors.min * actors.cpus_each > cluster.cpus or actors.min * actors.gpus_each > cluster.gpus:
         raise ResourceError(

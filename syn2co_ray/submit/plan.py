@@ -2,63 +2,105 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.filesize import decimal
 
 from ..augment.recipes import view_bytes_per_image
 from ..data.index import build_index
+from ..generate.slots import number_of_shards
+from ..spec.data import ShareSchedule
 from ..spec.errors import StorageError
+from ..spec.generate import GenerateSpec
 from ..spec.identity import resolved_yaml, run_name, spec_hash
-from ..spec.job import PretrainSpec
+from ..spec.job import SingleJobSpec, TrainingSpec
 from ..spec.rules import worker_counts_allowed
-from .cluster import connected
+from ..storage import list_files, open_store
+from .cluster import Cluster, connected
+from .generate import check_resources
 from .prepare import make_plan
 from .resources import choose_workers
 
 
-def plan_lines(job: PretrainSpec, *, debug: bool = False) -> Iterator[str]:
-    """Lines of the plan; refuses a job that cannot be scheduled.
+def plan_lines(steps: Sequence[SingleJobSpec], *, debug: bool = False) -> Iterator[str]:
+    """Lines of the plan of jobs that run one after the other; refuses what cannot be scheduled.
 
     Raises:
         ResourceError: the cluster can never run it.
         DataError, StorageError: a source that cannot be used.
     """
-    yield f"run {run_name(job)} (spec {spec_hash(job)})"
-    yield ""
-    yield resolved_yaml(job).rstrip()
-    yield ""
     with connected(debug=debug) as cluster:
-        where = "this machine" if cluster.is_local else "the cluster of RAY_ADDRESS"
-        asked = choose_workers(job, cluster.cpus, cluster.gpus)
+        pass
+    where = "this machine" if cluster.is_local else "the cluster of RAY_ADDRESS"
+    made_before: list[str] = []
+    for number, job in enumerate(steps):
+        if number:
+            yield ""
+        what = "data set" if isinstance(job, GenerateSpec) else "run"
+        yield f"{what} {run_name(job)} (spec {spec_hash(job)})"
+        yield ""
+        yield resolved_yaml(job).rstrip()
+        yield ""
         yield f"cluster: {where}, {cluster.nodes} node(s), {cluster.cpus:g} CPUs, {cluster.gpus:g} GPUs"
+        if isinstance(job, GenerateSpec):
+            yield from _generate_lines(job, cluster)
+            made_before.append(job.into)
+        else:
+            yield from _training_lines(job, cluster, made_before)
+
+
+def _generate_lines(job: GenerateSpec, cluster: Cluster) -> Iterator[str]:
+    check_resources(job, cluster)
+    actors, shards = job.actors, number_of_shards(job)
+    there = len(
+        [
+            info
+            for info in list_files(open_store(job.into, job.object_store), recursive=False, missing_ok=True)
+            if info.path.startswith("shard-")
+        ]
+    )
+    yield (
+        f"asked: {actors.min} to {actors.max} actors of {actors.cpus_each:g} CPUs and "
+        f"{actors.gpus_each:g} GPUs"
+    )
+    yield (
+        f"images: {job.images:,} in {shards:,} shards of up to {job.images_per_shard:,}, "
+        f"{job.pipeline.steps} denoising steps each; {there:,} shards are in {job.into}"
+    )
+
+
+def _training_lines(job: TrainingSpec, cluster: Cluster, made_before: list[str]) -> Iterator[str]:
+    asked = choose_workers(job, cluster.cpus, cluster.gpus)
     yield (
         f"asked: {asked.cpus:g} CPUs, {asked.gpus:g} GPUs for {asked.workers} workers, "
         f"{job.augment.actors.min} to {job.augment.actors.max} augmentation actors, readers; "
         f"worker counts allowed: {', '.join(map(str, worker_counts_allowed(job.train)))}"
     )
-    yield from _data_lines(job, asked.workers)
+    yield from _data_lines(job, asked.workers, made_before)
 
 
-def _data_lines(job: PretrainSpec, workers: int) -> Iterator[str]:
+def _data_lines(job: TrainingSpec, workers: int, made_before: list[str]) -> Iterator[str]:
     try:
         indexes = tuple(build_index(source, job.object_store) for source in job.data.train)
     except StorageError:
-        if not job.data.prepare:
+        writers = [f"data.prepare ({step.dataset})" for step in job.data.prepare]
+        writers += [f"the step that makes {uri}" for uri in made_before]
+        if not writers:
             raise
-        yield f"data: written first by data.prepare ({', '.join(step.dataset for step in job.data.prepare)})"
+        yield f"data: written first by {', '.join(writers)}"
         return
     plan = make_plan(job, indexes)
     mean_bytes = sum(
         float(share) * int(index.file_bytes.sum()) / index.num_records
-        for share, index in zip(plan.exact_shares, indexes, strict=True)
+        for share, index in zip(plan.shares_in(0), indexes, strict=True)
     )
     images = plan.steps_per_epoch * plan.images_per_step_global
-    for index, share in zip(indexes, plan.exact_shares, strict=True):
+    for index, share in zip(indexes, plan.shares_in(0), strict=True):
+        changes = " in epoch 0, changing" if isinstance(index.source.share, ShareSchedule) else ""
         yield (
             f"source: {index.source.uri} ({index.source.format}, {index.source.origin}): "
             f"{index.num_records:,} images, {len(index.files):,} files, "
-            f"{len(index.fragment_rows):,} fragments, share {float(share):.1%}"
+            f"{len(index.fragment_rows):,} fragments, share {float(share):.1%}{changes}"
         )
     yield (
         f"steps: {plan.steps_per_epoch:,} an epoch x {job.train.epochs} epochs = {plan.total_steps:,} "

@@ -14,7 +14,7 @@ from ..data.stream import Stream
 from ..evaluate.labelled import LabelledSet, check_labelled
 from ..spec.data import SourceSpec
 from ..spec.errors import Fault, SpecError
-from ..spec.job import PretrainSpec
+from ..spec.job import PretrainSpec, TrainingSpec
 from ..storage import exists, publish_bytes, read_bytes
 from ..storage.run_layout import PROVENANCE_FILE
 from ..train.run_folder import RunFolder, open_run
@@ -33,7 +33,7 @@ class EvaluationSets:
 class PreparedRun:
     """What is known and written before the cluster is asked for anything."""
 
-    job: PretrainSpec
+    job: TrainingSpec
     run: RunFolder
     stream: Stream
     evaluation: EvaluationSets | None
@@ -43,7 +43,7 @@ class PreparedRun:
         return self.stream.plan
 
 
-def prepare_run(job: PretrainSpec, log: Callable[[str], None]) -> PreparedRun:
+def prepare_run(job: TrainingSpec, log: Callable[[str], None]) -> PreparedRun:
     """Write the data sets the job asks for, index its sources, and open its run folder.
 
     Raises:
@@ -69,7 +69,7 @@ def prepare_run(job: PretrainSpec, log: Callable[[str], None]) -> PreparedRun:
     return PreparedRun(job, run, stream, evaluation)
 
 
-def make_plan(job: PretrainSpec, indexes: tuple[SourceIndex, ...]) -> Plan:
+def make_plan(job: TrainingSpec, indexes: tuple[SourceIndex, ...]) -> Plan:
     """The job's plan over its indexed sources."""
     plan = Plan(
         seed=job.seed,
@@ -92,7 +92,7 @@ def make_plan(job: PretrainSpec, indexes: tuple[SourceIndex, ...]) -> Plan:
 
 
 def _frozen_index(
-    run: RunFolder, name: str, source: SourceSpec, job: PretrainSpec, log: Callable[[str], None]
+    run: RunFolder, name: str, source: SourceSpec, job: TrainingSpec, log: Callable[[str], None]
 ) -> SourceIndex:
     """The index the run was started with: files added later must not change the plan of a resumed run."""
     store, file = run.store.child("index"), f"{name}.index"
@@ -109,9 +109,9 @@ def _frozen_index(
 
 
 def _evaluation(
-    run: RunFolder, job: PretrainSpec, train: tuple[SourceIndex, ...], log: Callable[[str], None]
+    run: RunFolder, job: TrainingSpec, train: tuple[SourceIndex, ...], log: Callable[[str], None]
 ) -> EvaluationSets | None:
-    if job.data.eval is None:
+    if job.data.eval is None or not isinstance(job, PretrainSpec):
         return None
     queries = _labelled(job, (_frozen_index(run, "eval", job.data.eval, job, log),))
     check_labelled(queries, "data.eval")

@@ -6,10 +6,11 @@ import threading
 import time
 from typing import Any
 
+from ..spec.job import TrainGeneratorSpec
 from ..storage import publish_bytes
 from ..storage.run_layout import RESULTS_FILE, VIEWS_FILE
 from ..train.pretrain import PretrainRun
-from .entry import pretrain_worker
+from .entry import generator_worker, pretrain_worker
 from .prepare import PreparedRun
 from .progress import Progress, duration
 from .sheet import first_views
@@ -20,9 +21,8 @@ POLL_S = 0.25
 def train(
     prepared: PreparedRun, workers: int, progress: Progress, stop: threading.Event, marks: dict[str, float]
 ) -> dict[str, Any]:
-    run = PretrainRun(
-        prepared.job, prepared.run, prepared.stream, workers, pretrain_worker, extra=prepared.evaluation
-    )
+    worker = generator_worker if isinstance(prepared.job, TrainGeneratorSpec) else pretrain_worker
+    run = PretrainRun(prepared.job, prepared.run, prepared.stream, workers, worker, extra=prepared.evaluation)
     started = time.time()
     run.start()
     sheet = first_views(prepared)
@@ -80,12 +80,14 @@ def present(prepared: PreparedRun, results: dict[str, Any], progress: Progress) 
     from ..report.table import result_lines
 
     report = write_report(prepared.run.store)
-    for line in result_lines(results):
+    for line in result_lines(results) if results["rows"] else ():
         progress.log(line)
     progress.log(
         f"{results['images_per_s']:.0f} images/s, data wait {results['data_wait_share']:.1%}, "
         f"ready to train {results['startup_s']['total']:.0f} s after the command, "
         f"{duration(results['wall_s'])} in all"
     )
+    if isinstance(prepared.job, TrainGeneratorSpec) and results["status"] == "finished":
+        progress.log(f"pipeline: {prepared.job.into}")
     progress.log(f"report: {report}")
     return {**results, "report": report}

@@ -13,12 +13,12 @@ from typing import Any
 from .. import __version__
 from ..data.index import SourceIndex
 from ..spec.identity import spec_hash
-from ..spec.job import PretrainSpec
+from ..spec.job import TrainingSpec
 
 LIBRARIES = ("torch", "timm", "ray", "pyarrow", "numpy", "opencv-python-headless", "simplejpeg", "pillow")
 
 
-def provenance(job: PretrainSpec, indexes: tuple[SourceIndex, ...]) -> dict[str, Any]:
+def provenance(job: TrainingSpec, indexes: tuple[SourceIndex, ...]) -> dict[str, Any]:
     """Plain values for provenance.json; data sets are named by the hash of their manifest."""
     return {
         "spec_hash": spec_hash(job),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..spec.errors import ResourceError
-from ..spec.job import PretrainSpec
+from ..spec.job import TrainingSpec
 from ..spec.rules import worker_counts_allowed
 
 
@@ -18,7 +18,7 @@ class Asked:
     gpus: float
 
 
-def asked_resources(job: PretrainSpec, workers: int) -> Asked:
+def asked_resources(job: TrainingSpec, workers: int) -> Asked:
     """What must be there at once: all workers, the fewest actors, one read task."""
     actors, pool = job.augment.actors, job.train.workers
     return Asked(
@@ -28,7 +28,7 @@ def asked_resources(job: PretrainSpec, workers: int) -> Asked:
     )
 
 
-def choose_workers(job: PretrainSpec, cpus_there: float, gpus_there: float) -> Asked:
+def choose_workers(job: TrainingSpec, cpus_there: float, gpus_there: float) -> Asked:
     """The largest allowed number of workers that fits together with reading and augmentation.
 
     Raises:

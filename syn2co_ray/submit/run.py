@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Sequence
@@ -11,20 +12,22 @@ import psutil
 from rich.console import Console
 
 from ..spec.errors import RunInterrupted, Syn2coError
+from ..spec.generate import GenerateSpec
 from ..spec.identity import run_name
-from ..spec.job import PretrainSpec
+from ..spec.job import JobSpec, PipelineJobSpec, TrainingSpec, steps_of
 from ..storage.run_layout import RESULTS_FILE
 from .cluster import connected
+from .generate import run_generate
 from .progress import Progress
 from .resources import choose_workers
 from .stop_signals import StopSignals
 
 
-def run_jobs(jobs: Sequence[PretrainSpec], console: Console, *, debug: bool = False) -> None:
-    """Run jobs one after the other on one cluster connection, and end with one table of them all.
+def run_jobs(jobs: Sequence[JobSpec], console: Console, *, debug: bool = False) -> None:
+    """Run jobs of any kind one after the other on one cluster connection.
 
-    A job that fails does not keep the others from running. The same jobs again: those that are finished are
-    only shown.
+    Several end with one table of all trainings. A job that fails does not keep the others from running,
+    except the later steps of its pipeline. The same jobs again: what is finished is only shown.
 
     Raises:
         RunInterrupted: a job was stopped; the ones after it are not started.
@@ -32,26 +35,37 @@ def run_jobs(jobs: Sequence[PretrainSpec], console: Console, *, debug: bool = Fa
     """
     failures: list[Syn2coError] = []
     results: dict[str, dict[str, Any]] = {}
-    with connected(debug=debug):
-        for number, job in enumerate(jobs):
-            begun_at = None if number == 0 else time.time()
+    with contextlib.ExitStack() as stack:
+        if len(jobs) > 1 or isinstance(jobs[0], PipelineJobSpec):
+            stack.enter_context(connected(debug=debug))
+        begun_at: float | None = None
+        for job in jobs:
+            step = job
             try:
-                results[job.name] = run_job(job, console, debug=debug, begun_at=begun_at)
+                for step in steps_of(job):
+                    if isinstance(step, GenerateSpec):
+                        run_generate(step, console, debug=debug)
+                    else:
+                        results[step.name] = run_job(step, console, debug=debug, begun_at=begun_at)
+                    begun_at = time.time()
             except RunInterrupted:
                 raise
             except Syn2coError as error:
                 failures.append(error)
-                console.print(f"error in {job.name}: {error}", highlight=False, markup=False, soft_wrap=True)
-    from ..report.table import joint_lines
+                if len(jobs) > 1:
+                    words = f"error in {step.name}: {error}"
+                    console.print(words, highlight=False, markup=False, soft_wrap=True)
+    if sum(bool(content["rows"]) for content in results.values()) > 1:
+        from ..report.table import joint_lines
 
-    for line in joint_lines(results):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        for line in joint_lines(results):
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
     if failures:
         raise failures[0]
 
 
 def run_job(
-    job: PretrainSpec, console: Console, *, debug: bool = False, begun_at: float | None = None
+    job: TrainingSpec, console: Console, *, debug: bool = False, begun_at: float | None = None
 ) -> dict[str, Any]:
     """Prepare, train, evaluate, report; the same spec again continues where it stopped.
 
@@ -97,7 +111,7 @@ def run_job(
     return present(prepared, results, progress)
 
 
-def _prepared(job: PretrainSpec, progress: Progress) -> Any:
+def _prepared(job: TrainingSpec, progress: Progress) -> Any:
     """Import what a run needs and prepare its data while Ray starts."""
     from . import pretraining  # noqa: F401
     from .prepare import prepare_run

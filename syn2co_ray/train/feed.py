@@ -11,7 +11,7 @@ import ray.train
 from ..augment.actor import ViewActor
 from ..data.stream import rank_streams, window_dataset
 from ..spec.identity import spec_hash
-from ..spec.job import PretrainSpec
+from ..spec.job import TrainingSpec
 from .checkpoint_files import newest_whole
 from .run_folder import RunFolder
 
@@ -19,7 +19,7 @@ from .run_folder import RunFolder
 class RemainingWindows:
     """Called by Ray Train at every (re)start of the workers: the windows after the newest checkpoint."""
 
-    def __init__(self, job: PretrainSpec, run: RunFolder, plan: Any, board: Any) -> None:
+    def __init__(self, job: TrainingSpec, run: RunFolder, plan: Any, board: Any) -> None:
         self.job, self.run, self.plan, self.board = job, run, plan, board
 
     def __call__(self) -> ray.data.Dataset:
@@ -35,7 +35,7 @@ class PlanFeed(ray.train.DataConfig):
     whole; locality hints would let blocks overtake one another and are not used.
     """
 
-    def __init__(self, job: PretrainSpec, stream_ref: Any, board: Any) -> None:
+    def __init__(self, job: TrainingSpec, stream_ref: Any, board: Any) -> None:
         super().__init__()
         self.job, self.boxed, self.board = job, [stream_ref], board
 

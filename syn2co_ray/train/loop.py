@@ -20,7 +20,7 @@ from ..methods import Method
 from ..methods.embedding_stats import SPREAD_MIN
 from ..spec.errors import DataError, Syn2coError, TrainingError
 from ..spec.identity import resolved, spec_hash
-from ..spec.job import PretrainSpec
+from ..spec.job import PretrainSpec, TrainingSpec
 from ..storage.run_layout import QUARANTINE_FILE, eval_file, steps_file
 from .checkpoint import load_newest, save_checkpoint
 from .context import TrainContext
@@ -58,7 +58,7 @@ class TrainLoop:
 
     def __init__(
         self,
-        job: PretrainSpec,
+        job: TrainingSpec,
         context: TrainContext,
         run: RunFolder,
         steps_per_epoch: int,
@@ -234,7 +234,8 @@ class TrainLoop:
         last = self.step == self.trainer.total_steps
         if last or epochs_done % self.job.train.checkpoint.every_epochs == 0:
             self._checkpoint()
-        if self.evaluate and (last or epochs_done % self.job.evaluate.knn.every_epochs == 0):
+        every_epochs = self.job.evaluate.knn.every_epochs if isinstance(self.job, PretrainSpec) else 1
+        if self.evaluate and (last or epochs_done % every_epochs == 0):
             figures = self.evaluate(self.trainer.method, self.context)
             if figures is not None:
                 row = {"step": self.step, "epoch": epochs_done, **figures}

@@ -19,7 +19,7 @@ from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from ..data.stream import Stream
 from ..spec.errors import Syn2coError, TrainingError
-from ..spec.job import PretrainSpec
+from ..spec.job import TrainingSpec
 from .board import Board
 from .feed import PlanFeed, RemainingWindows
 from .run_folder import RunFolder
@@ -43,7 +43,7 @@ class PretrainRun:
         extra: what that function finds in `WorkerTask.extra`.
     """
 
-    job: PretrainSpec
+    job: TrainingSpec
     run: RunFolder
     stream: Stream
     workers: int

@@ -1,7 +1,7 @@
 """The run folder: one place in the store for everything a run leaves behind.
 
     <storage>/<name>-<short hash of the spec>/
-        spec.yaml  provenance.json  views.png  quarantine.jsonl  results.json  report.html
+        spec.yaml  provenance.json  views.png  samples.png  quarantine.jsonl  results.json  report.html
         metrics/steps-<first step>.jsonl   metrics/eval-<step>.json   checkpoints/
 
 A second run of the same spec continues in it; another spec never writes into it.
@@ -15,7 +15,7 @@ from typing import Any
 
 from ..spec.errors import Fault, SpecError
 from ..spec.identity import resolved_yaml, run_name, spec_hash
-from ..spec.job import PretrainSpec
+from ..spec.job import TrainingSpec
 from ..storage import Store, exists, open_store, publish_bytes, read_bytes
 from ..storage.run_layout import PROVENANCE_FILE, SPEC_FILE
 
@@ -42,7 +42,7 @@ class RunFolder:
         publish_bytes(self.store.child(folder) if folder else self.store, file, data)
 
 
-def open_run(job: PretrainSpec) -> RunFolder:
+def open_run(job: TrainingSpec) -> RunFolder:
     """The folder of a job's run, made if it is not there.
 
     Raises:
@@ -66,7 +66,7 @@ def open_run(job: PretrainSpec) -> RunFolder:
     return run
 
 
-def existing_run(job: PretrainSpec) -> RunFolder:
+def existing_run(job: TrainingSpec) -> RunFolder:
     """The folder of a job that was run before.
 
     Raises:

@@ -19,7 +19,7 @@ from ..methods.compat import learning_rate_steps_late
 from ..methods.embedding_stats import embedding_stats
 from ..methods.execution import compile_encoders, recompute_blocks, use_channels_last
 from ..methods.normalise import normalise
-from ..spec.job import PretrainSpec
+from ..spec.job import TrainingSpec
 from ..spec.method import SupervisedSpec
 from .checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
 from .context import TrainContext
@@ -50,7 +50,7 @@ class StepOutcome:
 class StepTrainer:
     """The method, its optimizer and schedules on one rank."""
 
-    def __init__(self, job: PretrainSpec, context: TrainContext, steps_per_epoch: int) -> None:
+    def __init__(self, job: TrainingSpec, context: TrainContext, steps_per_epoch: int) -> None:
         self.job = job
         self.context = context
         self.steps_per_epoch = steps_per_epoch

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..spec.job import PretrainSpec
+from ..spec.job import TrainingSpec
 from .run_folder import RunFolder
 
 
@@ -13,7 +13,7 @@ from .run_folder import RunFolder
 class WorkerTask:
     """A start of a run, as every rank gets it."""
 
-    job: PretrainSpec
+    job: TrainingSpec
     run: RunFolder
     steps_per_epoch: int
     board: Any

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from syn2co_ray.data.plan import Plan
+from syn2co_ray.spec.data import ShareSchedule
 
 FRAGMENTS = (np.array([100, 57, 31, 64, 90, 12, 77, 40]), np.array([33, 20, 41]))
 
@@ -73,6 +74,16 @@ def test_three_sources_hold_their_shares():
     for records in steps_of(plan).values():
         counts = np.bincount([r[0] for r in records], minlength=3)
         assert np.all(np.abs(counts - 32 * np.array([0.3, 0.2, 0.5])) <= 1.5)
+
+
+def test_a_share_can_move_over_the_epochs():
+    schedule = {"start": 0.0, "end": 0.5, "epochs": (1, 3)}
+    generated = ShareSchedule(**schedule)
+    real = ShareSchedule(start=1.0, end=0.5, epochs=(1, 3))
+    plan = make(shares=(real, generated), images_per_epoch=640, epochs=5)
+    counts = np.array([sum(r[0] for r in records) for records in steps_of(plan).values()])
+    per_epoch = counts.reshape(5, plan.steps_per_epoch)
+    assert [set(row.tolist()) for row in per_epoch] == [{0}, {0}, {8}, {16}, {16}]
 
 
 def test_a_source_its_share_exhausts_starts_a_new_pass_in_another_order():

@@ -43,12 +43,23 @@ def test_spelling_out_a_default_is_the_same_run():
 
 def test_json_schema_knows_every_section_short_forms_and_help():
     schema = json_schema()
-    training, generation = schema["else"], schema["then"]
+    kinds = _schemas_by_kind(schema)
+    training, generation = kinds["pretrain"], kinds["generate"]
     assert {"data", "augment", "method", "train", "evaluate"} <= set(training["properties"])
     assert {"pipeline", "prompts", "gate", "images"} <= set(generation["properties"])
-    assert schema["if"]["properties"]["kind"]["const"] == "generate"
+    assert set(kinds) == {"pretrain", "generate", "train_generator", "pipeline"}
+    assert set(_schemas_by_kind(schema["$defs"]["Step"])) == set(kinds) - {"pipeline"}
+    assert kinds["pipeline"]["properties"]["steps"]["items"] == {"$ref": "#/$defs/Step"}
     text = json.dumps(schema)
     assert "Images in one optimizer step, over all workers." in text
     workers = schema["$defs"]["TrainSpec"]["properties"]["workers"]
     assert {"type": "integer"} in workers["anyOf"]
     assert training["additionalProperties"] is generation["additionalProperties"] is False
+
+
+def _schemas_by_kind(schema):
+    found = {}
+    while "if" in schema:
+        found[schema["if"]["properties"]["kind"]["const"]] = schema["then"]
+        schema = schema["else"]
+    return {**found, "pretrain": schema}

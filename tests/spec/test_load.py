@@ -93,6 +93,16 @@ def test_all_faults_come_at_once_also_across_sections():
         (["augment.crop_scale=[0.9, 0.2]"], "augment.crop_scale", "0 < smallest <= largest <= 1"),
         (["data.train=[{uri: a, share: 0.5}, {uri: b, share: 0.4}]"], "data.train", "shares sum to 0.9"),
         (["data.train=[{uri: a, share: 0.5}, {uri: b}]"], "data.train.1.share", "all or none"),
+        (
+            ["data.train=[{uri: a, share: 0.5}, {uri: b, share: {start: 0, end: 0.5, epochs: [0, 5]}}]"],
+            "data.train",
+            "shares sum to 0.5 in epoch 0",
+        ),
+        (
+            ["data.train=[{uri: a, share: {start: 1, end: 0.5, epochs: [5, 2]}}]"],
+            "data.train.0.share.epochs",
+            "first <= last",
+        ),
         (["data.images_per_epoch=10"], "data.images_per_epoch", "less than one step of 64"),
         (["data.eval_bank={uri: b}"], "data.eval_bank", "without data.eval"),
         (["data.train=[{uri: a, origin: generated}]", "data.eval={uri: b}"], "data.eval_bank", "no train source is real"),
