@@ -6,6 +6,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,22 @@ from ..spec.errors import Fault, SpecError, Syn2coError, error_to_json
 from ..spec.generate import GenerateSpec
 from ..storage import open_store, publish_bytes
 from .conditions import RealRecords
-from .shards import make_shard
+from .gate import Gate, ReferenceHashes
+from .parts import Parts
+from .shards import PART_SCHEMA, make_shard
 from .slots import Conditions, Slot, content_id, shard_of
 from .weights import digest_of, local_pipeline
+
+
+@dataclass(frozen=True)
+class ForActors:
+    """What all actors need, sent once a node."""
+
+    conditions: Conditions
+    records: RealRecords | None
+    reference: ReferenceHashes | None = None
+    real_features: np.ndarray | None = None
+    """Of the embedding gate, unit rows (n, C)."""
 
 
 class ShardActor:
@@ -29,20 +43,19 @@ class ShardActor:
 
     def __init__(self, job: GenerateSpec, boxed: list[Any], digest: str, about: dict[str, Any]) -> None:
         self.job, self.about = job, about
-        self.conditions: Conditions
-        self.records: RealRecords | None
-        self.conditions, self.records = ray.get(boxed[0])
+        given: ForActors = ray.get(boxed[0])
+        self.conditions, self.records = given.conditions, given.records
         self.content = content_id(job, digest, self.conditions)
         self.store = open_store(job.into, job.object_store)
         self.images_per_batch = job.images_per_batch
         self._error: str | None = None
         try:
-            self._load(digest)
+            self._load(digest, given)
         except Syn2coError as error:
             # Ray Data would try the actor again and again; the driver should hear of it once.
             self._error = error_to_json(error)
 
-    def _load(self, digest: str) -> None:
+    def _load(self, digest: str, given: ForActors) -> None:
         from .pipeline import ImageMaker
 
         folder = local_pipeline(self.job.pipeline, self.job.object_store)
@@ -52,6 +65,14 @@ class ShardActor:
             raise SpecError([Fault("pipeline.source", got, "the same files on every node", "copy them")])
         device = "cuda" if self.job.actors.gpus_each > 0 else "cpu"
         self.make = ImageMaker(self.job, folder, device)
+        self.gate = Gate(self.job.gate, given.reference, self._similarity(given, device))
+
+    def _similarity(self, given: ForActors, device: str) -> Any:
+        if self.job.gate.embedding is None or given.real_features is None:
+            return None
+        from .embedding_gate import NearestReal
+
+        return NearestReal(self.job.gate.embedding, given.real_features, self.job.object_store, device)
 
     def __call__(self, block: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         number = int(block["shard"][0])
@@ -68,8 +89,12 @@ class ShardActor:
 
     def _publish(self, number: int) -> tuple[int, str]:
         shard = shard_of(self.job, self.conditions, self.content, number)
-        made = make_shard(self.job, self.content, shard, self._batches, self._originals, self.about)
+        parts = Parts(self.store, shard.file, PART_SCHEMA)
+        made = make_shard(
+            self.job, self.content, shard, self._batches, self._originals, self.gate, self.about, parts
+        )
         publish_bytes(self.store, shard.file, made.data)
+        parts.clear()
         return len(shard.slots), json.dumps(Counter(reject["reason"] for reject in made.rejects))
 
     def _originals(self, slots: Sequence[Slot]) -> list[np.ndarray] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -13,7 +13,8 @@ from ..data.decode import decode_rgb
 from ..data.index import SourceIndex, build_index, read_fragments
 from ..spec.errors import DataError, Fault, SpecError
 from ..spec.generate import GenerateSpec
-from ..storage import list_files, open_store
+from ..storage import list_files, open_store, read_bytes
+from .duplicates import read_first_attempts
 from .slots import Conditions, Slot
 
 PIXELS_MAX = 100_000_000
@@ -53,13 +54,30 @@ def read_conditions(job: GenerateSpec) -> tuple[Conditions, RealRecords | None]:
     Raises:
         DataError, StorageError: the source cannot be read, has no such column, or holds nothing.
     """
+    records = None
     if job.variations_of is not None:
-        return _variations(job)
-    if job.prompts is not None and job.prompts.captions is not None:
+        conditions, records = _variations(job)
+    elif job.prompts is not None and job.prompts.captions is not None:
         captions = _captions(job)
         digest = hashlib.sha256("\n".join(captions).encode()).hexdigest()
-        return Conditions(captions=captions, fingerprint=digest), None
-    return Conditions(), None
+        conditions = Conditions(captions=captions, fingerprint=digest)
+    else:
+        conditions = Conditions()
+    first_attempts = read_first_attempts(open_store(job.into, job.object_store))
+    whole = "\n".join([conditions.fingerprint, *_fingerprints_of_gate(job)])
+    return replace(conditions, fingerprint=whole, first_attempts=first_attempts), records
+
+
+def _fingerprints_of_gate(job: GenerateSpec) -> list[str]:
+    """What the gate compares with decides what it lets through."""
+    embedding, options = job.gate.embedding, job.object_store
+    sources = [*job.gate.duplicates_of, *([embedding.real] if embedding else [])]
+    found = [build_index(source, options).fingerprint for source in sources]
+    if embedding is not None:
+        folder, _, name = embedding.encoder.weights.rpartition("/")
+        weights = read_bytes(open_store(folder or ".", options), name)
+        found.append(hashlib.sha256(weights).hexdigest())
+    return found
 
 
 def _captions(job: GenerateSpec) -> list[str]:

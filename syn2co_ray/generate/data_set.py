@@ -3,7 +3,7 @@
 <into>/
     dataset.json                    what the data set is; written first, a job of other content is refused
     shard-000000-<id>.parquet ...   whole or absent; the id is the hash of what it is to hold
-    manifest.json  README.md        written when all shards are there
+    manifest.json  README.md  contact_sheet.png        written when all shards are there
 """
 
 from __future__ import annotations
@@ -12,16 +12,21 @@ import json
 from collections import Counter
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 
+from ..data.decode import decode_rgb
 from ..spec.errors import DataError, Fault, SpecError
 from ..spec.generate import GenerateSpec
 from ..spec.identity import resolved
 from ..storage import Store, delete, exists, list_files, publish_bytes, read_bytes
+from .conditions import PIXELS_MAX
 from .shards import METADATA_KEY
 from .slots import Conditions, number_of_shards, shard_of
 
 DATASET_FILE, MANIFEST_FILE, CARD_FILE = "dataset.json", "manifest.json", "README.md"
+SHEET_FILE = "contact_sheet.png"
+LABELS_SHOWN, IMAGES_SHOWN, SHARDS_READ = 16, 16, 8
 
 
 def claim(store: Store, job: GenerateSpec, content: str, digest: str) -> None:
@@ -58,10 +63,9 @@ def missing_shards(store: Store, job: GenerateSpec, conditions: Conditions, cont
     return [number for number in numbers if shard_of(job, conditions, content, number).file not in there]
 
 
-def drop_shorter_last_shard(
-    store: Store, job: GenerateSpec, conditions: Conditions, content: str
-) -> list[str]:
-    """Delete what the last shard was when the job asked for another number of images, once all is there.
+def drop_replaced_shards(store: Store, job: GenerateSpec, conditions: Conditions, content: str) -> list[str]:
+    """Delete shards that others have taken the place of, once all is there: the last one of a data set that
+    was made longer, and those with repeats.
 
     Raises:
         DataError: the prefix holds shards beyond the images that the job asks for.
@@ -89,7 +93,7 @@ def manifest(store: Store, job: GenerateSpec, conditions: Conditions, content: s
     Raises:
         DataError: a shard holds other than its slots.
     """
-    shards, reasons, labels = [], Counter[str](), Counter[str]()
+    shards, reasons, labels, per_label = [], Counter[str](), Counter[str](), Counter[str]()
     for number in range(number_of_shards(job)):
         shard = shard_of(job, conditions, content, number)
         file = store.child(shard.file)
@@ -100,7 +104,9 @@ def manifest(store: Store, job: GenerateSpec, conditions: Conditions, content: s
         if rows != len(shard.slots):
             expected = f"{len(shard.slots)} images"
             raise DataError(file.uri, f"holds {rows} images", expected, "delete it and run the job again")
-        reasons.update(reject["reason"] for reject in about["rejects"])
+        for reject in about["rejects"]:
+            reasons[reject["reason"]] += 1
+            per_label[reject["label"] or ""] += 1
         labels.update(slot.label for slot in shard.slots if slot.label is not None)
         shards.append({"file": shard.file, "images": rows, "rejected": len(about["rejects"])})
     return {
@@ -109,8 +115,28 @@ def manifest(store: Store, job: GenerateSpec, conditions: Conditions, content: s
         "images": job.images,
         "images_per_label": dict(sorted(labels.items())),
         "rejected": dict(sorted(reasons.items())),
+        "rejected_per_label": dict(sorted(per_label.items())),
         "shards": shards,
     }
+
+
+def first_images(store: Store, counts: dict[str, Any]) -> dict[str, list[np.ndarray]]:
+    """Label -> a few of its images, decoded, from the first shards: what a contact sheet shows."""
+    found: dict[str, list[np.ndarray]] = {}
+    for shard in counts["shards"][:SHARDS_READ]:
+        file = store.child(shard["file"])
+        with file.filesystem.open_input_file(file.path) as opened:
+            rows = pq.read_table(opened, columns=["label", "image"]).to_pylist()
+        for row in rows:
+            name = row["label"] or counts["name"]
+            if name not in found and len(found) == LABELS_SHOWN:
+                continue
+            images = found.setdefault(name, [])
+            if len(images) < IMAGES_SHOWN:
+                images.append(decode_rgb(row["image"], pixels_max=PIXELS_MAX))
+        if all(len(images) == IMAGES_SHOWN for images in found.values()):
+            break
+    return found
 
 
 def card(job: GenerateSpec, content: str, digest: str, counts: dict[str, Any], about: dict[str, Any]) -> str:
@@ -134,9 +160,12 @@ def card(job: GenerateSpec, content: str, digest: str, counts: dict[str, Any], a
         f"| seed, content | {job.seed}, {content} |",
         f"| made with | syn2co_ray {about['code_version']}, diffusers {about['diffusers']}, "
         f"torch {about['torch']} |",
+        *(f"| {name} | {value:.4g} |" for name, value in (counts.get("quality") or {}).items()),
+        "",
+        f"![contact sheet]({SHEET_FILE})",
         "",
         "Columns: `key`, `image` (encoded), `label`; and for each image its `seed`, `attempt`, `prompt`,",
-        "`class_number`, `source_key`, `guidance`, `strength`, `perceptual_hash`.",
+        "`class_number`, `source_key`, `guidance`, `strength`, `perceptual_hash`, `contrast`, `similarity`.",
         "",
         "To train on it: `{uri: " + job.into + ", origin: generated, share: 0.5}`.",
         "",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
@@ -17,7 +19,8 @@ import pyarrow.parquet as pq
 from ..data.record import STORED_SCHEMA
 from ..spec.errors import DataError
 from ..spec.generate import EncodingSpec, GenerateSpec
-from .gate import differing_bits, fault_of, perceptual_hash
+from .gate import Gate, Scores, perceptual_hash
+from .parts import Parts, Row
 from .slots import Shard, Slot, image_seed
 
 MakeImages = Callable[[Sequence[Slot], Sequence[int], Sequence[np.ndarray] | None], np.ndarray]
@@ -34,12 +37,19 @@ SCHEMA = pa.schema(
         ("guidance", pa.float64()),
         ("strength", pa.float64()),
         ("perceptual_hash", pa.uint64()),
+        ("contrast", pa.float64()),
+        ("similarity", pa.float64()),
     ]
 )
 """A generated record and where it comes from; readers of records take the first three columns."""
 
+PART_SCHEMA = pa.schema([*SCHEMA, ("slot", pa.int64()), ("fault", pa.string())])
+"""The same in a part of an unfinished shard, refused images too."""
+
 METADATA_KEY = b"syn2co_ray"
 ROWS_PER_GROUP = 64
+BATCHES_WAITING_MAX = 2
+"""Made and not yet encoded: bounds memory when encoding is the slower part."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +58,7 @@ class MadeShard:
 
     data: bytes
     """The Parquet file."""
-    rejects: list[dict[str, Any]] = field(default_factory=list)
+    rejects: list[Row] = field(default_factory=list)
     """Slot, attempt, label and reason of every image that was refused."""
 
 
@@ -63,7 +73,9 @@ def make_shard(
     shard: Shard,
     make: MakeImages,
     originals: Callable[[Sequence[Slot]], Sequence[np.ndarray] | None],
+    gate: Gate,
     about: dict[str, Any],
+    parts: Parts | None = None,
 ) -> MadeShard:
     """Make all images of a shard.
 
@@ -75,20 +87,27 @@ def make_shard(
         shard: what to make.
         make: the pipeline.
         originals: decoded images of slots, for variations, else None.
+        gate: what an image must pass.
         about: plain values for the file's metadata.
+        parts: where what is done is kept; None: nowhere.
 
     Raises:
         DataError: a slot was refused `gate.tries_max` times.
     """
-    accepted: dict[int, dict[str, Any]] = {}
-    rejects: list[dict[str, Any]] = []
+    accepted: dict[int, Row] = {}
+    rejects: list[Row] = []
+    made = parts.load() if parts else {}
     pending = list(shard.slots)
-    for attempt in range(job.gate.tries_max):
-        made = {slot.number: row for slot, row in _made(job, content, pending, attempt, make, originals)}
+    for turn in range(job.gate.tries_max):
+        wanted = [slot for slot in pending if (slot.number, slot.first_attempt + turn) not in made]
+        for row in _made(job, content, wanted, turn, make, originals, gate, parts):
+            made[row["slot"], row["attempt"]] = row
         refused = []
         for slot in pending:
-            row = made[slot.number]
-            reason = row.pop("fault") or _duplicate(row, accepted, job.gate.duplicate_bits_max)
+            attempt = slot.first_attempt + turn
+            row = made.pop((slot.number, attempt))
+            hashes = (other["perceptual_hash"] for other in accepted.values())
+            reason = row["fault"] or gate.duplicate(row["perceptual_hash"], hashes)
             if reason is None:
                 accepted[slot.number] = row
                 continue
@@ -113,20 +132,53 @@ def _made(
     job: GenerateSpec,
     content: str,
     slots: Sequence[Slot],
-    attempt: int,
+    turn: int,
     make: MakeImages,
     originals: Callable[[Sequence[Slot]], Sequence[np.ndarray] | None],
-) -> Iterator[tuple[Slot, dict[str, Any]]]:
-    """Encoded images with their provenance, and `fault`: why one is refused, or None."""
-    ordered = sorted(slots, key=_settings)
-    for _, group in groupby(ordered, key=_settings):
+    gate: Gate,
+    parts: Parts | None,
+) -> Iterator[Row]:
+    """Encoded images with their provenance, and `fault`: why one is refused, or None.
+
+    While the pipeline makes a batch, the ones before it are looked at, encoded and kept in another thread.
+    """
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="encode") as encoder:
+        waiting: deque[Future[list[Row]]] = deque()
+        for batch in _batches(job, slots):
+            seeds = [image_seed(job.seed, slot.number, slot.first_attempt + turn) for slot in batch]
+            images = make(batch, seeds, originals(batch))
+            waiting.append(encoder.submit(_rows, job, content, batch, turn, images, gate, parts))
+            if len(waiting) > BATCHES_WAITING_MAX:
+                yield from waiting.popleft().result()
+        for rows in waiting:
+            yield from rows.result()
+
+
+def _batches(job: GenerateSpec, slots: Sequence[Slot]) -> Iterator[list[Slot]]:
+    """Slots that can go through the network together."""
+    for _, group in groupby(sorted(slots, key=_settings), key=_settings):
         same = list(group)
         for first in range(0, len(same), job.images_per_batch):
-            batch = same[first : first + job.images_per_batch]
-            seeds = [image_seed(job.seed, slot.number, attempt) for slot in batch]
-            images = make(batch, seeds, originals(batch))
-            for slot, seed, image in zip(batch, seeds, images, strict=True):
-                yield slot, _row(job, content, slot, seed, attempt, image)
+            yield same[first : first + job.images_per_batch]
+
+
+def _rows(
+    job: GenerateSpec,
+    content: str,
+    batch: Sequence[Slot],
+    turn: int,
+    images: np.ndarray,
+    gate: Gate,
+    parts: Parts | None,
+) -> list[Row]:
+    pixels = list(np.rint(np.nan_to_num(images).clip(0.0, 1.0) * 255).astype(np.uint8))
+    rows = [
+        _row(job, content, slot, slot.first_attempt + turn, image, scores)
+        for slot, image, scores in zip(batch, pixels, gate.scores(images, pixels), strict=True)
+    ]
+    if parts is not None:
+        parts.add(rows)
+    return rows
 
 
 def _settings(slot: Slot) -> tuple[float, float]:
@@ -134,15 +186,13 @@ def _settings(slot: Slot) -> tuple[float, float]:
 
 
 def _row(
-    job: GenerateSpec, content: str, slot: Slot, seed: int, attempt: int, image: np.ndarray
-) -> dict[str, Any]:
-    fault = fault_of(image, job.gate)
-    pixels = np.rint(np.nan_to_num(image).clip(0.0, 1.0) * 255).astype(np.uint8)
+    job: GenerateSpec, content: str, slot: Slot, attempt: int, pixels: np.ndarray, scores: Scores
+) -> Row:
     return {
         "key": key_of(content, slot.number),
         "image": encode(pixels, job.encoding),
         "label": slot.label,
-        "seed": seed,
+        "seed": image_seed(job.seed, slot.number, attempt),
         "attempt": attempt,
         "prompt": slot.prompt,
         "class_number": slot.class_number,
@@ -150,7 +200,10 @@ def _row(
         "guidance": slot.guidance,
         "strength": slot.strength,
         "perceptual_hash": perceptual_hash(pixels),
-        "fault": fault,
+        "contrast": scores.contrast,
+        "similarity": scores.similarity,
+        "slot": slot.number,
+        "fault": scores.fault,
     }
 
 
@@ -168,16 +221,7 @@ def encode(pixels: np.ndarray, encoding: EncodingSpec) -> bytes:
     return data.tobytes()
 
 
-def _duplicate(row: dict[str, Any], accepted: dict[int, dict[str, Any]], bits_max: int | None) -> str | None:
-    if bits_max is None:
-        return None
-    found = row["perceptual_hash"]
-    if any(differing_bits(found, other["perceptual_hash"]) <= bits_max for other in accepted.values()):
-        return "duplicate"
-    return None
-
-
-def _cannot_be_filled(slot: Slot, rejects: list[dict[str, Any]]) -> DataError:
+def _cannot_be_filled(slot: Slot, rejects: list[Row]) -> DataError:
     reasons = [reject["reason"] for reject in rejects if reject["slot"] == slot.number]
     what = f" ({slot.prompt or slot.label})" if slot.prompt or slot.label else ""
     return DataError(

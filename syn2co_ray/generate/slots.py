@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 
 from ..data.randomness import digest_words, named_generator
 from ..spec.generate import GenerateSpec
@@ -31,6 +31,8 @@ class Slot:
     """The real record it is a variation of."""
     guidance: float | None = None
     strength: float | None = None
+    first_attempt: int = 0
+    """Tries before this one duplicated images of other shards."""
 
 
 def image_seed(job_seed: int, slot: int, attempt: int) -> int:
@@ -47,10 +49,17 @@ class Conditions:
     source_labels: Sequence[str | None] = ()
     fingerprint: str = ""
     """Digest of where they were read from: a source that changed makes another data set."""
+    first_attempts: Mapping[int, int] = field(default_factory=dict)
+    """Slot -> first attempt, where earlier ones turned out to duplicate images of other shards."""
 
 
 def slot_of(job: GenerateSpec, conditions: Conditions, number: int) -> Slot:
     """The slot with this number."""
+    slot = _planned_slot(job, conditions, number)
+    return replace(slot, first_attempt=conditions.first_attempts.get(number, 0))
+
+
+def _planned_slot(job: GenerateSpec, conditions: Conditions, number: int) -> Slot:
     draws = named_generator(job.seed, "slot", number)
     guidance = _drawn(job.pipeline.guidance, draws.random(), GUIDANCE_STEP)
     strength = _drawn(job.pipeline.strength, draws.random(), STRENGTH_STEP)

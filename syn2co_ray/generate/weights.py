@@ -13,6 +13,7 @@ from ..spec.generate import PipelineSpec
 from ..storage import list_files, open_store, read_bytes
 
 INDEX_FILE = "model_index.json"
+SHIPPED = "package:"
 DIGEST_BLOCK_BYTES = 1 << 20
 
 
@@ -24,7 +25,9 @@ def local_pipeline(pipeline: PipelineSpec, options: ObjectStoreSpec) -> Path:
         StorageError: the prefix cannot be listed or read.
     """
     source = pipeline.source
-    if "://" in source:
+    if source.startswith(SHIPPED):
+        folder = _shipped(source.removeprefix(SHIPPED))
+    elif "://" in source:
         folder = _fetched(source, options)
     elif Path(source).is_dir():
         folder = Path(source)
@@ -35,6 +38,15 @@ def local_pipeline(pipeline: PipelineSpec, options: ObjectStoreSpec) -> Path:
     if not (folder / INDEX_FILE).is_file():
         raise _fault(f"{source} holds no {INDEX_FILE}", "a pipeline as `save_pretrained` writes it")
     return folder
+
+
+def _shipped(name: str) -> Path:
+    """A pipeline that came with this package."""
+    there = Path(__file__).with_name("shipped")
+    names = sorted(path.parent.name for path in there.glob(f"*/{INDEX_FILE}"))
+    if name not in names:
+        raise _fault(f"{SHIPPED}{name}: not shipped", ", ".join(f"{SHIPPED}{known}" for known in names))
+    return there / name
 
 
 def digest_of(folder: Path) -> str:

@@ -16,8 +16,8 @@ class PipelineSpec(Section):
     """A diffusers pipeline and how it is run."""
 
     source: str = Field(min_length=1)
-    """Folder of the pipeline (local, the same path on every node), its prefix in an object store, or its name
-    on the hub."""
+    """Folder of the pipeline (local, the same path on every node), its prefix in an object store, its name on
+    the hub, or package:NAME for one that is shipped with this package (digits_ddpm)."""
     revision: str | None = Field(default=None, pattern=r"^[0-9a-f]{40}$")
     """Commit of a hub name: what is fetched must not change under a job."""
     scheduler: str | None = None
@@ -69,14 +69,51 @@ class ClassesSpec(Section):
     """Labels the images carry, one for each number; the numbers when left out."""
 
 
+class EncoderSpec(Section):
+    """A network whose features say how alike images are."""
+
+    backbone: str = Field(min_length=1)
+    """Any timm model name with a pooled feature."""
+    weights: str = Field(min_length=1)
+    """URI of its .safetensors file: timm's own, or method.safetensors of a run's checkpoint."""
+    image_size: int = Field(default=224, ge=8)
+    """Height and width in pixels of what it sees."""
+    backbone_options: dict[str, int | float | bool | str] = Field(default={})
+    """Further keyword arguments of the timm model."""
+
+
+class EmbeddingGateSpec(Section):
+    """Refuses images that are unlike any real one."""
+
+    encoder: EncoderSpec
+    real: SourceSpec
+    """Real images to compare with."""
+    similarity_min: float = Field(ge=-1, le=1)
+    """Smallest cosine similarity of an image's feature to its nearest real one."""
+
+
+class QualitySpec(Section):
+    """A comparison of the finished data set with real images: FID, KID, precision and recall."""
+
+    encoder: EncoderSpec
+    real: SourceSpec
+    """Real images to compare with."""
+    images_max: int = Field(default=10_000, ge=10)
+    """Images of each set that are compared, the first ones in key order of files."""
+
+
 class GateSpec(Section):
     """What an image must pass; one that does not is made again with the slot's next seed."""
 
     contrast_min: float = Field(default=0.01, ge=0, lt=1)
     """Smallest standard deviation of the grey values (0 to 1): black, white and flat images stay below it."""
     duplicate_bits_max: int | None = Field(default=None, ge=0, le=32)
-    """Images of a shard whose 64-bit perceptual hashes differ in at most this many bits are duplicates; left
-    out: not looked at."""
+    """Images of the data set whose 64-bit perceptual hashes differ in at most this many bits are duplicates,
+    and the later one is made again; left out: not looked at."""
+    duplicates_of: list[SourceSpec] = Field(default=[])
+    """Real sets that no image may duplicate either: evaluation images above all, lest they leak."""
+    embedding: EmbeddingGateSpec | None = None
+    """Refuse what is unlike any real image."""
     tries_max: int = Field(default=5, ge=1)
     """Seeds a slot may use up before the job says that it cannot be filled."""
 
@@ -111,8 +148,10 @@ class GenerateSpec(Section):
     """Image-to-image variations of real records, in their order; labels are kept, not needed."""
     gate: GateSpec = GateSpec()
     encoding: EncodingSpec = EncodingSpec()
+    quality: QualitySpec | None = Field(default=None, json_schema_extra=EXECUTION_ONLY)
+    """How good the data set is, measured when it is whole."""
     images_per_shard: int = Field(default=256, ge=1)
-    """Images in one Parquet file, which appears whole or not at all: what a lost node costs at most."""
+    """Images in one Parquet file, which appears whole or not at all. What is done of it is kept meanwhile."""
     images_per_batch: int = Field(default=8, ge=1, json_schema_extra=EXECUTION_ONLY)
     """Images that go through the network together; halved by itself when memory runs out."""
     actors: PoolOrCount = Field(default=Pool(min=1, max=1), json_schema_extra=EXECUTION_ONLY)

@@ -19,7 +19,7 @@ from .compat import SYNCO_V1, SYNCO_V2, differing_negatives, optimizer_that_runs
 from .data import DataSpec, ShareSchedule, SourceSpec, share_in
 from .errors import Fault, SpecError
 from .evaluate import EvaluateSpec
-from .generate import ClassesSpec, PipelineSpec, PromptsSpec
+from .generate import ClassesSpec, GateSpec, PipelineSpec, PromptsSpec
 from .generator_method import DdpmSpec, GeneratorMethodSpec
 from .method import BackboneSpec, MethodSpec, MobySpec, MocoSpec, SupervisedSpec
 from .train import TrainSpec
@@ -444,6 +444,13 @@ def drawn_settings_are_ranges(pipeline: PipelineSpec) -> Iterator[Fault]:
         if not lowest <= low <= high <= highest:
             allowed = "0 <= low <= high" + (" <= 1" if highest == 1.0 else "")
             yield Fault(f"pipeline.{name}", f"{value}", allowed, "change it")
+
+
+@rule
+def duplicates_have_a_measure(gate: GateSpec) -> Iterator[Fault]:
+    if gate.duplicates_of and gate.duplicate_bits_max is None:
+        got, step = "missing, and gate.duplicates_of is given", "add for example 2"
+        yield Fault("gate.duplicate_bits_max", got, "0 to 32", step)
 
 
 @rule

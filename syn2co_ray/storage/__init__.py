@@ -2,17 +2,27 @@
 
 open_store("s3://bucket/runs", options)     where things are; cheap, picklable
 publish_bytes / publish_file                a name appears with all of its bytes, or not at all
-read_bytes / list_files / exists / delete   with bounded retries and errors a user can act on
+read_bytes / list_files / exists / delete / delete_folder   with bounded retries and errors a user can act on
 """
 
 from .filesystem import Store, open_store
-from .publish import FileInfo, delete, exists, list_files, publish_bytes, publish_file, read_bytes
+from .publish import (
+    FileInfo,
+    delete,
+    delete_folder,
+    exists,
+    list_files,
+    publish_bytes,
+    publish_file,
+    read_bytes,
+)
 from .retry import with_retries
 
 __all__ = [
     "FileInfo",
     "Store",
     "delete",
+    "delete_folder",
     "exists",
     "list_files",
     "open_store",

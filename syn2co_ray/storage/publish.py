@@ -115,6 +115,16 @@ def delete(store: Store, name: str) -> None:
     with_retries(remove, what=f"delete {target.uri}")
 
 
+def delete_folder(store: Store) -> None:
+    """Delete everything below `store`, and the folder itself; nothing happens when it is not there."""
+
+    def remove() -> None:
+        with suppress(FileNotFoundError):
+            store.filesystem.delete_dir(store.path)
+
+    with_retries(remove, what=f"delete {store.uri}")
+
+
 def _publish(target: Store, data: pa.Buffer) -> None:
     if target.scheme == "file":
         with_retries(lambda: _replace(Path(target.path), data), what=f"write {target.uri}")

@@ -2,7 +2,7 @@
 
     python tests/benchmarks/bench_run_overhead.py
 
-Three things in one run, with the quickstart's model and batch:
+Three things in one run, with the digits_synby job's model and batch:
 
 1. a plain loop (DDP, forward, backward, clip, AdamW, enqueue) on views in memory, two gloo processes;
 2. `TrainLoop` (the same, plus agreement before and after every step, metrics, progress) on the same views,
@@ -113,7 +113,8 @@ def our_loop(job: PretrainSpec, rank: int, group: Any, views: list[np.ndarray], 
 
 def rank_main(rank: int, world_size: int, group: Any) -> list[tuple[float, float]]:
     job = load_job(
-        ROOT / "jobs/quickstart.yaml", ["train.epochs=1", "train.optimizer.warmup_epochs=0", "data.eval=null"]
+        ROOT / "jobs/digits_synby.yaml",
+        ["train.epochs=1", "train.optimizer.warmup_epochs=0", "data.eval=null"],
     )
     views = views_in_memory(job)
     rounds = []
@@ -124,10 +125,10 @@ def rank_main(rank: int, world_size: int, group: Any) -> list[tuple[float, float
 
 
 def whole_run(folder: Path) -> tuple[float, dict[str, float]]:
-    """Steps per second of the quickstart's first epochs once fed, and the stages of its start-up in s."""
+    """Steps per second of that job's first epochs once fed, and the stages of its start-up in s."""
     words = [
         "run",
-        "jobs/quickstart.yaml",
+        "jobs/digits_synby.yaml",
         f"storage={folder}",
         "train.epochs=6",
         "evaluate.knn.every_epochs=6",
@@ -137,7 +138,7 @@ def whole_run(folder: Path) -> tuple[float, dict[str, float]]:
         sys.exit(done.stderr.decode())
     (file,) = folder.glob("*/results.json")
     results = json.loads(file.read_text())
-    job = load_job(ROOT / "jobs/quickstart.yaml")
+    job = load_job(ROOT / "jobs/digits_synby.yaml")
     return results["images_per_s"] / job.train.images_per_step_global, results["startup_s"]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -12,10 +13,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from syn2co_ray.generate.shards import METADATA_KEY, encode, make_shard
+from syn2co_ray.generate.gate import Gate
+from syn2co_ray.generate.parts import Parts
+from syn2co_ray.generate.shards import METADATA_KEY, PART_SCHEMA, encode, make_shard
 from syn2co_ray.generate.slots import Conditions, Slot, image_seed, shard_of
+from syn2co_ray.spec.data import ObjectStoreSpec
 from syn2co_ray.spec.errors import DataError
 from syn2co_ray.spec.generate import EncodingSpec, GenerateSpec
+from syn2co_ray.storage import open_store
 
 from .conftest import MakeJob
 
@@ -25,7 +30,9 @@ def picture(seed: int) -> np.ndarray:
     return cv2.resize(small, (16, 16), interpolation=cv2.INTER_LINEAR).astype(np.float32)
 
 
-def shard_rows(job: GenerateSpec, make: Any = None) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def shard_rows(
+    job: GenerateSpec, make: Any = None, parts: Parts | None = None
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Rows and rejects of the job's first shard, whose pipeline is a function of the seeds."""
 
     def by_seed(slots: Sequence[Slot], seeds: Sequence[int], originals: Any) -> np.ndarray:
@@ -33,7 +40,9 @@ def shard_rows(job: GenerateSpec, make: Any = None) -> tuple[list[dict[str, Any]
         return np.stack([picture(seed) for seed in seeds])
 
     shard = shard_of(job, Conditions(), "c", 0)
-    made = make_shard(job, "c", shard, make or by_seed, lambda slots: None, {"who": "test"})
+    made = make_shard(
+        job, "c", shard, make or by_seed, lambda slots: None, Gate(job.gate), {"who": "test"}, parts
+    )
     table = pq.read_table(io.BytesIO(made.data))
     assert json.loads(table.schema.metadata[METADATA_KEY]) == {"who": "test", "rejects": made.rejects}
     return table.to_pylist(), made.rejects
@@ -97,6 +106,37 @@ def test_a_slot_that_cannot_be_filled_says_which_and_why(make_job: MakeJob) -> N
     with pytest.raises(DataError, match=r"image 3 \(the dog\): was refused 3 times: no contrast") as caught:
         shard_rows(job, make)
     assert "gate.tries_max" in str(caught.value)
+
+
+def test_a_shard_that_was_begun_goes_on_where_it_was_left(make_job: MakeJob, tmp_path: Path) -> None:
+    """The pipeline fails in the third batch; the next actor makes what is missing, and the file is the same."""
+    job = make_job(images_per_batch=2, gate={"duplicate_bits_max": 2})
+    made: list[int] = []
+    black = image_seed(5, 1, 0)
+
+    def make(slots: Sequence[Slot], seeds: Sequence[int], originals: Any) -> np.ndarray:
+        if len(made) == 4 and "go on" not in mode:
+            raise RuntimeError("the node is gone")
+        made.extend(slot.number for slot in slots)
+        return np.stack([picture(seed) * (seed != black) for seed in seeds])
+
+    mode = ["fail"]
+    store = open_store(str(tmp_path), ObjectStoreSpec())
+
+    def parts() -> Parts:
+        return Parts(store, "shard-0-x.parquet", PART_SCHEMA, save_every_s=0.0)
+
+    with pytest.raises(RuntimeError, match="the node is gone"):
+        shard_rows(job, make, parts())
+    assert made == [0, 1, 2, 3]
+    mode.append("go on")
+    (tmp_path / "_unfinished/shard-0-x/.half.0123.partial").write_bytes(b"PAR1")
+    rows, rejects = shard_rows(job, make, parts())
+    assert made == [0, 1, 2, 3, 4, 5, 6, 7, 1]
+    assert [(reject["slot"], reject["reason"]) for reject in rejects] == [(1, "no contrast")]
+    assert (rows, rejects) == shard_rows(job, make)
+    parts().clear()
+    assert not (tmp_path / "_unfinished/shard-0-x").exists()
 
 
 @pytest.mark.parametrize(("name", "magic"), [("png", b"\x89PNG"), ("jpeg", b"\xff\xd8"), ("webp", b"RIFF")])

@@ -11,7 +11,7 @@ import torch
 
 from syn2co_ray.augment.actor import ViewActor
 from syn2co_ray.data.stream import StepRecords, Stream, blocks_of_window, remaining_windows, steps_of_blocks
-from syn2co_ray.spec.job import PretrainSpec
+from syn2co_ray.spec.job import TrainingSpec
 from syn2co_ray.spec.load import load_text
 from syn2co_ray.submit.prepare import PreparedRun, prepare_run
 from syn2co_ray.train.context import TrainContext
@@ -47,12 +47,12 @@ evaluate: {{knn: {{neighbours: [5, 10]}}, linear: {{epochs: 5}}}}
 """
 
 
-def tiny_job(folder: Path, *overrides: str) -> PretrainSpec:
-    return load_text(TINY.format(folder=folder), overrides)
+def tiny_job(folder: Path, *overrides: str, text: str = TINY) -> TrainingSpec:
+    return load_text(text.format(folder=folder), overrides)
 
 
 def local_records(
-    stream: Stream, job: PretrainSpec, rank: int, world_size: int, first_step: int
+    stream: Stream, job: TrainingSpec, rank: int, world_size: int, first_step: int
 ) -> Iterator[StepRecords]:
     """What Ray Data would deliver to a rank, made in this process."""
     actor = ViewActor([stream], job.augment, job.seed, job.data.image_pixels_max)
@@ -101,5 +101,5 @@ def local_loop(
     return loop
 
 
-def prepared(folder: Path, *overrides: str) -> PreparedRun:
-    return prepare_run(tiny_job(folder, *overrides), lambda text: None)
+def prepared(folder: Path, *overrides: str, text: str = TINY) -> PreparedRun:
+    return prepare_run(tiny_job(folder, *overrides, text=text), lambda text: None)

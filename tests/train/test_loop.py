@@ -258,3 +258,42 @@ def test_run_folder_of_another_spec_is_never_written_into(tmp_path):
     with pytest.raises(SpecError, match="holds a run of spec 000000000000"):
         prepared(tmp_path)
     assert open_store(str(tmp_path), run.job.object_store).path
+
+
+DDPM = """\
+kind: train_generator
+name: tiny-ddpm
+seed: 3
+storage: {folder}/runs
+into: {folder}/pipeline
+data:
+  prepare: [{{dataset: digits, into: {folder}/digits}}]
+  train: [{{uri: {folder}/digits/train}}]
+  window_images: 128
+  images_per_epoch: 160
+augment: {{recipe: plain, image_size: 8, flip_probability: 0}}
+method: {{framework: ddpm, block_channels: [8, 16], layers_per_block: 1}}
+train:
+  images_per_step_global: 32
+  epochs: 4
+  optimizer: {{learning_rate_base: 0.05, warmup_epochs: 1, weight_decay: 0}}
+"""
+
+
+def rank_of_ddpm_run(rank: int, world_size: int, group: Any, folder: Path) -> dict[int, float]:
+    run = prepared(folder / f"rank-{rank}-of-{world_size}", text=DDPM)
+    loop = local_loop(run, rank=rank, world_size=world_size, control_group=group)
+    loop.run_to_end()
+    return loop.losses  # type: ignore[attr-defined]
+
+
+def test_a_generator_learns_the_same_with_one_worker_and_two_and_when_resumed(tmp_path):
+    (alone,) = run_ranks(rank_of_ddpm_run, 1, tmp_path, tmp_path)
+    both, _ = run_ranks(rank_of_ddpm_run, 2, tmp_path, tmp_path)
+    np.testing.assert_allclose(list(both.values()), list(alone.values()), rtol=1e-5)
+    assert np.mean(list(alone.values())[-5:]) < 0.7 * alone[1]
+    first = local_loop(prepared(tmp_path / "stopped", text=DDPM), stop_before_step=7)
+    first.run_to_end()
+    second = local_loop(prepared(tmp_path / "stopped", text=DDPM))
+    second.run_to_end()
+    assert {**first.losses, **second.losses} == alone
