@@ -43,7 +43,9 @@ def build_index(source: SourceSpec, options: ObjectStoreSpec, threads: int = IND
     if pattern:
         files = [file for file in files if fnmatchcase(file.path, pattern)]
     uri = store.child(pattern).uri
-    kind = source.format or _find_format(uri, files)
+    # A picture or a note in a folder such as _report makes no other format of the whole.
+    shown = [file for file in files if not _hidden(file.path, "_")]
+    kind = source.format or _find_format(uri, shown or files)
     reader = READERS[kind]
     mine = [file for file in files if extension(file.path) in reader.extensions]
     if kind == "parquet":

@@ -3,7 +3,7 @@
 <into>/
     dataset.json                    what the data set is; written first, a job of other content is refused
     shard-000000-<id>.parquet ...   whole or absent; the id is the hash of what it is to hold
-    manifest.json  README.md  contact_sheet.png        written when all shards are there
+    manifest.json  README.md  _report/contact_sheet.png   written when all shards are there
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from .slots import Conditions, number_of_shards, shard_of
 
 DATASET_FILE, MANIFEST_FILE, CARD_FILE = "dataset.json", "manifest.json", "README.md"
 SHEET_FILE = "contact_sheet.png"
+REPORT_FOLDER = "_report"
 LABELS_SHOWN, IMAGES_SHOWN, SHARDS_READ = 16, 16, 8
 
 
@@ -162,7 +163,7 @@ def card(job: GenerateSpec, content: str, digest: str, counts: dict[str, Any], a
         f"torch {about['torch']} |",
         *(f"| {name} | {value:.4g} |" for name, value in (counts.get("quality") or {}).items()),
         "",
-        f"![contact sheet]({SHEET_FILE})",
+        f"![contact sheet]({REPORT_FOLDER}/{SHEET_FILE})",
         "",
         "Columns: `key`, `image` (encoded), `label`; and for each image its `seed`, `attempt`, `prompt`,",
         "`class_number`, `source_key`, `guidance`, `strength`, `perceptual_hash`, `contrast`, `similarity`.",

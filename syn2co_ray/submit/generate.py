@@ -23,6 +23,7 @@ from ..generate.contact_sheet import contact_sheet_png
 from ..generate.data_set import (
     CARD_FILE,
     MANIFEST_FILE,
+    REPORT_FOLDER,
     SHEET_FILE,
     card,
     claim,
@@ -286,7 +287,8 @@ def _finished(
     if quality or earlier.get("shards") == counts["shards"]:
         counts["quality"] = quality or earlier.get("quality")
     delete_folder(store.child(FOLDER))
-    publish_bytes(store, SHEET_FILE, contact_sheet_png(first_images(store, counts)))
+    picture = contact_sheet_png(first_images(store, counts))
+    publish_bytes(store.child(REPORT_FOLDER), SHEET_FILE, picture)
     publish_bytes(store, MANIFEST_FILE, json.dumps(counts, indent=1).encode())
     publish_bytes(store, CARD_FILE, card(job, content, digest, counts, about).encode())
     rejected = sum(counts["rejected"].values())
