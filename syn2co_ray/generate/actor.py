@@ -37,8 +37,8 @@ class ForActors:
 class ShardActor:
     """Ray Data calls it with blocks of one row, the number of a shard.
 
-    Out comes one row a shard: number, images, seconds, `rejects` (JSON, reason -> count), or `error`, which
-    the driver raises.
+    Out comes one row a shard: number, images, seconds, `rejects` (JSON, reason -> count), the actor's name, or
+    `error`, which the driver raises.
     """
 
     def __init__(self, job: GenerateSpec, boxed: list[Any], digest: str, about: dict[str, Any]) -> None:
@@ -48,6 +48,7 @@ class ShardActor:
         self.content = content_id(job, digest, self.conditions)
         self.store = open_store(job.into, job.object_store)
         self.images_per_batch = job.images_per_batch
+        self._name = ray.get_runtime_context().get_actor_id()
         self._error: str | None = None
         try:
             self._load(digest, given)
@@ -84,7 +85,14 @@ class ShardActor:
             except Syn2coError as failure:
                 error = error_to_json(failure)
         taken_s = time.perf_counter() - started
-        row = {"shard": number, "images": images, "seconds": taken_s, "rejects": rejects, "error": error}
+        row = {
+            "shard": number,
+            "images": images,
+            "seconds": taken_s,
+            "rejects": rejects,
+            "actor": self._name or "",
+            "error": error,
+        }
         return {name: np.array([value]) for name, value in row.items()}
 
     def _publish(self, number: int) -> tuple[int, str]:

@@ -223,6 +223,7 @@ class _Done:
         self.started = time.monotonic()
         self.images = self.finished = 0
         self.rejects: Counter[str] = Counter()
+        self.busy_s: dict[str, float] = {}
         self._said_at = -PLAIN_LINE_EVERY_S
 
     def add(self, row: Mapping[str, Any]) -> None:
@@ -231,6 +232,7 @@ class _Done:
         self.finished += 1
         self.images += int(row["images"])
         self.rejects.update(json.loads(str(row["rejects"])))
+        self.busy_s[str(row["actor"])] = self.busy_s.get(str(row["actor"]), 0.0) + float(row["seconds"])
         now = time.monotonic()
         if self.finished == self.shards or now - self._said_at >= PLAIN_LINE_EVERY_S:
             self._said_at = now
@@ -242,6 +244,7 @@ class _Done:
         refused = ", ".join(f"{count} {reason}" for reason, count in sorted(self.rejects.items())) or "none"
         line = (
             f"{self.finished}/{self.shards} shards  {self.images:,} images  {rate:.1f} images/s  "
+            f"{len(self.busy_s)} actors so far  "
             f"refused: {refused}  ETA {duration(left_s)}"
         )
         if self.job.price_per_gpu_hour is None or not self.job.actors.gpus_each:

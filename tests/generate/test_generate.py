@@ -21,6 +21,8 @@ from rich.console import Console
 from syn2co_ray.data.index import build_index, read_fragments
 from syn2co_ray.data.prepare import run_prepare
 from syn2co_ray.generate.difference import compare
+from syn2co_ray.generate.duplicates import repeated
+from syn2co_ray.generate.gate import differing_bits
 from syn2co_ray.spec.data import DigitsStep, ObjectStoreSpec, SourceSpec
 from syn2co_ray.spec.errors import DataError, ResourceError, SpecError
 from syn2co_ray.spec.generate import GenerateSpec
@@ -153,6 +155,43 @@ def test_what_actors_meet_is_one_clear_error(ray_cluster: Any, make_job: MakeJob
         run(make_job(into=make_job().into + "-2", gate={"contrast_min": 0.9, "tries_max": 2}))
     with pytest.raises(ResourceError, match="64 actors of 4 CPUs"):
         run(make_job(into=make_job().into + "-3", actors={"min": 64, "max": 64, "cpus_each": 4}))
+
+
+@pytest.mark.ray
+def test_what_repeats_another_shard_or_a_real_set_is_made_again(
+    ray_cluster: Any, make_job: MakeJob, tmp_path: Path
+) -> None:
+    plain = make_job(images=24, images_per_shard=4, images_per_batch=4)
+    run(plain)
+    hashes = {number: row["perceptual_hash"] for number, row in enumerate(rows_of(plain.into))}
+    # As many bits as make a few images of other shards repeats.
+    bits_max = next(bits for bits in range(1, 33) if 2 <= len(repeated(hashes, bits)) <= 8)
+    real = tmp_path / "real"
+    real.mkdir()
+    (real / "leak.png").write_bytes(rows_of(plain.into)[5]["image"])
+    job = make_job(
+        into=str(tmp_path / "unlike"),
+        images=24,
+        images_per_shard=4,
+        images_per_batch=4,
+        gate={"duplicate_bits_max": bits_max, "duplicates_of": [{"uri": str(real)}], "tries_max": 40},
+    )
+    said = run(job)
+    assert "gate: 1 real images that none may repeat" in said
+    rows = rows_of(job.into)
+    found = {number: row["perceptual_hash"] for number, row in enumerate(rows)}
+    assert repeated(found, bits_max) == []
+    assert all(differing_bits(hashes[5], other) > bits_max for other in found.values())
+    assert rows[5]["attempt"] > 0
+    manifest = json.loads((Path(job.into) / "manifest.json").read_text())
+    assert manifest["rejected"][f"duplicate of {real}"] >= 1
+    assert (Path(job.into) / "_report/contact_sheet.png").read_bytes().startswith(b"\x89PNG")
+    files = files_of(job.into)
+    assert "0 to make" in run(job)
+    assert files_of(job.into) == files
+    late = max(rows, key=lambda row: row["attempt"])
+    image, known = one_image(job, late["key"])
+    assert (image, known["attempt"]) == (late["image"], late["attempt"])
 
 
 @pytest.mark.slow
