@@ -37,8 +37,8 @@ class ForActors:
 class ShardActor:
     """Ray Data calls it with blocks of one row, the number of a shard.
 
-    Out comes one row a shard: number, images, seconds, `rejects` (JSON, reason -> count), the actor's name, or
-    `error`, which the driver raises.
+    Out comes one row a shard: number, images, seconds, `rejects` (JSON, reason -> count), the actor's name,
+    or `error`, which the driver raises.
     """
 
     def __init__(self, job: GenerateSpec, boxed: list[Any], digest: str, about: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from ..data.record import STORED_SCHEMA
 from ..spec.errors import DataError
 from ..spec.generate import EncodingSpec, GenerateSpec
+from .digital_source import marked
 from .gate import Gate, Scores, perceptual_hash
 from .parts import Parts, Row
 from .slots import Shard, Slot, image_seed
@@ -208,7 +209,9 @@ def _row(
 
 
 def encode(pixels: np.ndarray, encoding: EncodingSpec) -> bytes:
-    """(H, W, 3) uint8 RGB -> PNG, JPEG or WebP."""
+    """(H, W, 3) uint8 RGB -> PNG, JPEG or WebP, marked as generated if asked."""
+    if encoding.mark:
+        return marked(pixels, encoding)
     options = {
         "png": [],
         "jpeg": [cv2.IMWRITE_JPEG_QUALITY, encoding.quality],

@@ -33,6 +33,12 @@ def _build_ddpm(spec: Any, image_size: int, seed: int) -> Method:
     return ddpm.build(spec, image_size, seed)
 
 
+def _build_lora(spec: Any, image_size: int, seed: int) -> Method:
+    from . import lora
+
+    return lora.build(spec, image_size, seed)
+
+
 FRAMEWORKS: dict[str, Callable[[Any, int, int], Method]] = {
     "moco_v2": moco.build,
     "synco": moco.build,
@@ -43,6 +49,7 @@ FRAMEWORKS: dict[str, Callable[[Any, int, int], Method]] = {
     "dino": dino.build,
     "supervised": supervised.build,
     "ddpm": _build_ddpm,
+    "lora": _build_lora,
 }
 """Name -> builder, called with that framework's own section of the spec, image size and seed."""
 

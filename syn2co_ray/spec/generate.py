@@ -125,6 +125,8 @@ class EncodingSpec(Section):
     """png is exact; jpeg and webp are smaller."""
     quality: int = Field(default=95, ge=1, le=100)
     """Of jpeg and webp."""
+    mark: bool = False
+    """Write into each image that an algorithm made it (IPTC's digital source type, as XMP)."""
 
 
 class GenerateSpec(Section):

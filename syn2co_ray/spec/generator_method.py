@@ -29,5 +29,23 @@ class DdpmSpec(Section):
     """Precision of the published weights."""
 
 
-GeneratorMethodSpec = Annotated[DdpmSpec, Field()]
+class LoraSpec(Section):
+    """Low-rank changes to a text-to-image model of Stable Diffusion's kind."""
+
+    framework: Literal["lora"]
+    source: str = Field(min_length=1)
+    """Folder of the pipeline, the same path on every node."""
+    prompt: str = Field(min_length=1)
+    """Text that belongs to an image; {name} stands for its class."""
+    classes: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    """Labels of the images, where the prompt has {name}."""
+    prompt_dropout: float = Field(default=0.1, ge=0, lt=1)
+    """Share of images learned without text, for guidance."""
+    rank: int = Field(default=8, ge=1)
+    """Rank of the changes."""
+    weights_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Precision of the networks that stay as they are; the LoRA weights are float32."""
+
+
+GeneratorMethodSpec = Annotated[DdpmSpec | LoraSpec, Field(discriminator="framework")]
 """Section `method`, by its `framework`."""

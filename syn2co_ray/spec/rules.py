@@ -20,7 +20,7 @@ from .data import DataSpec, ShareSchedule, SourceSpec, share_in
 from .errors import Fault, SpecError
 from .evaluate import EvaluateSpec
 from .generate import ClassesSpec, GateSpec, PipelineSpec, PromptsSpec
-from .generator_method import DdpmSpec, GeneratorMethodSpec
+from .generator_method import DdpmSpec, GeneratorMethodSpec, LoraSpec
 from .method import BackboneSpec, MethodSpec, MobySpec, MocoSpec, SupervisedSpec
 from .train import TrainSpec
 
@@ -295,6 +295,7 @@ VIEW_RECIPES = {
     "dino": ("dino", "byol", "moco_v2"),
     "supervised": ("supervised", "byol", "moco_v2"),
     "ddpm": ("plain",),
+    "lora": ("plain",),
 }
 """Framework -> recipes it can take; all others take those of two views."""
 
@@ -373,6 +374,25 @@ def image_fits_levels(augment: AugmentSpec, method: GeneratorMethodSpec) -> Iter
         if level not in range(len(channels)):
             allowed = f"levels from 0 to {halvings}"
             yield Fault("method.attention_levels", f"{level}", allowed, "count from 0, finest first")
+
+
+@rule
+def lora_prompts_name_their_class(method: GeneratorMethodSpec) -> Iterator[Fault]:
+    if not isinstance(method, LoraSpec):
+        return
+    try:
+        fields = {field for _, field, _, _ in Formatter().parse(method.prompt) if field is not None}
+    except ValueError as error:
+        yield Fault(
+            "method.prompt", f"{method.prompt!r}: {error}", "text, with {name} for the class", "mend it"
+        )
+        return
+    if fields - {"name"}:
+        unknown = sorted(fields - {"name"})[0]
+        yield Fault("method.prompt", f"{{{unknown}}} is no field", "{name}", "mend it")
+    elif bool(fields) != bool(method.classes):
+        got = "{name} without method.classes" if fields else "no {name}, and method.classes is given"
+        yield Fault("method.prompt", got, "both or neither", "add the other, or leave it out")
 
 
 @rule

@@ -19,6 +19,7 @@ from ..methods.compat import learning_rate_steps_late
 from ..methods.embedding_stats import embedding_stats
 from ..methods.execution import compile_encoders, recompute_blocks, use_channels_last
 from ..methods.normalise import normalise
+from ..spec.generator_method import LoraSpec
 from ..spec.job import TrainingSpec
 from ..spec.method import SupervisedSpec
 from .checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
@@ -131,7 +132,8 @@ class StepTrainer:
         views = [view for group in records.views for view in _device_views(group, self.context.device)]
         if self.job.train.channels_last:
             views = [view.contiguous(memory_format=torch.channels_last) for view in views]
-        if isinstance(self.job.method, SupervisedSpec):
+        needs_classes = isinstance(self.job.method, SupervisedSpec | LoraSpec) and self.job.method.classes
+        if needs_classes:
             numbers = class_numbers(records.labels, records.keys, self.job.method.classes)
         else:
             numbers = label_numbers(records.labels)

@@ -6,6 +6,7 @@ a process.
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import socket
@@ -96,6 +97,7 @@ def main() -> None:
     job = load_job(file)
     # The head has no CPU, so that every actor is on a node that can go.
     nodes = Nodes()
+    atexit.register(nodes.end)
     wait_for(lambda: nodes.alive() == 1)
     first = nodes.add()
     wait_for(lambda: nodes.alive() == 2)
@@ -117,10 +119,7 @@ def main() -> None:
             print(f"a node went, {shards()} shards were there", flush=True)
 
     threading.Thread(target=change, daemon=True).start()
-    try:
-        run_generate(job, Console(width=200))
-    finally:
-        nodes.end()
+    run_generate(job, Console(width=200))
 
 
 if __name__ == "__main__":

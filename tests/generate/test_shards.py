@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from syn2co_ray.generate.gate import Gate
 from syn2co_ray.generate.parts import Parts
@@ -146,3 +147,15 @@ def test_encodings(name: str, magic: bytes) -> None:
     assert data.startswith(magic)
     back = cv2.cvtColor(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
     assert np.abs(back.astype(int) - pixels).mean() < (0.01 if name == "png" else 16)
+
+
+@pytest.mark.parametrize("name", ["png", "jpeg", "webp"])
+def test_marked_images_say_that_an_algorithm_made_them(name: str) -> None:
+    pixels = np.rint(picture(3) * 255).astype(np.uint8)
+    data = encode(pixels, EncodingSpec.model_validate({"format": name, "mark": True}))
+    with Image.open(io.BytesIO(data)) as image:
+        xmp = image.info.get("xmp") or image.info["XML:com.adobe.xmp"].encode()
+        assert image.size == (16, 16)
+    assert b"digitalsourcetype/trainedAlgorithmicMedia" in xmp
+    if name == "png":
+        np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(data))), pixels)
