@@ -23,7 +23,7 @@ JOBS = Path(__file__).resolve().parents[1] / "jobs"
 SHARED = sorted((JOBS / "shared").glob("*.yaml"))
 """Files that jobs build on; no jobs by themselves."""
 FILES = sorted(set(JOBS.rglob("*.yaml")) - set(SHARED))
-FILES_PER_FOLDER = {".": 2, "cifar10_table": 14, "imagenet": 15}
+FILES_PER_FOLDER = {".": 4, "cifar10_table": 14, "imagenet": 15}
 IMAGENET = sorted((JOBS / "imagenet").glob("*.yaml"))
 
 each_file = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(JOBS)))
@@ -35,7 +35,8 @@ def test_no_job_file_is_missing_or_uncounted():
 
 
 def test_every_shared_file_is_built_on():
-    bases = [parse_yaml(path.read_text(), str(path)).values.get("base") for path in [*FILES, *SHARED]]
+    written = [parse_yaml(path.read_text(), str(path)).values for path in [*FILES, *SHARED]]
+    bases = [part.get("base") for values in written for part in (values, *values.get("steps", ()))]
     assert {path.name for path in SHARED} <= {Path(base).name for base in bases if base}
 
 
@@ -51,9 +52,15 @@ def test_job_is_valid_for_the_json_schema(path):
     validator = jsonschema.Draft202012Validator(json_schema())
     values = read_job_file(path).values
     assert [error.message for error in validator.iter_errors(values)] == []
-    broken = {**values, "method": {**values["method"], "framework": "symby"}}
-    assert not validator.is_valid(broken)
-    assert not validator.is_valid({**values, "method": {**values["method"], "temprature": 1}})
+    for broken in (_with_method(values, framework="symby"), _with_method(values, temprature=1)):
+        assert not validator.is_valid(broken)
+
+
+def _with_method(values, **changes):
+    """A copy with another section `method`; of a pipeline, in its last step."""
+    if "steps" in values:
+        return {**values, "steps": [*values["steps"][:-1], _with_method(values["steps"][-1], **changes)]}
+    return {**values, "method": {**values["method"], **changes}}
 
 
 MOBY_OPTIMIZER = {

@@ -6,8 +6,8 @@ Diffusion's kind. With the latent z of an image, its text c, a timestep t and no
     loss = mean (e - network(sqrt(a_t) z + sqrt(1 - a_t) e, t, c))^2
 
 or the same of the velocity, where the model predicts that. Networks are diffusers' and stay as they are;
-state and checkpoints hold the LoRA weights alone. A tenth of the images (`prompt_dropout`) are learned without
-text, so that guidance keeps working. All draws belong to rows of the global batch.
+state and checkpoints hold the LoRA weights alone. A tenth of the images (`prompt_dropout`) are learned
+without text, so that guidance keeps working. All draws belong to rows of the global batch.
 """
 
 from __future__ import annotations

@@ -25,7 +25,6 @@ from .plots import run_curves
 from .run_files import (
     QUARANTINE_FILE,
     RESULTS_FILE,
-    SAMPLES_FILE,
     VIEWS_FILE,
     RunFiles,
     load_run_files,
@@ -35,7 +34,7 @@ from .table import TRAINED, percent, table_cells
 QUARANTINE_ROWS_MAX = 50
 _RECENT_STEPS = 200
 _NOT_FINISHED, _UNKNOWN = "not finished", "unknown"
-_OPTIONAL_FILES = (QUARANTINE_FILE, VIEWS_FILE, SAMPLES_FILE)
+_OPTIONAL_FILES = (QUARANTINE_FILE, VIEWS_FILE)
 
 
 @dataclass(frozen=True)

@@ -164,7 +164,8 @@ def load_run_files(store: Store) -> RunFiles:
         _parsed_lines(QuarantineRecord, _read(store, QUARANTINE_FILE, run), QUARANTINE_FILE, run)
     )
     run.views_png = _picture(run, VIEWS_FILE, _read(store, VIEWS_FILE, run))
-    run.samples_png = _picture(run, SAMPLES_FILE, _read(store, SAMPLES_FILE, run))
+    if exists(store, SAMPLES_FILE):  # only the training of a generator leaves one
+        run.samples_png = _picture(run, SAMPLES_FILE, _read(store, SAMPLES_FILE, run))
     _load_metrics(run, store)
     return run
 

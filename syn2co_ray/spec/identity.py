@@ -51,13 +51,21 @@ def json_schema() -> dict[str, Any]:
     pipeline = schemas.pop("pipeline")
     values_of_all = {name: schemas["pretrain"]["properties"][name] for name in SHARED}
     pipeline["properties"] |= {**values_of_all, "steps": {"type": "array", "items": {"$ref": "#/$defs/Step"}}}
-    definitions["Step"] = {"type": "object", **_by_kind(schemas)}
+    steps = {kind: _without_shared(schema) for kind, schema in schemas.items()}
+    definitions["Step"] = {"type": "object", **_by_kind(steps)}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$defs": definitions,
         "type": "object",
         **_by_kind({"pipeline": pipeline, **schemas}),
     }
+
+
+def _without_shared(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a step, which may take over what its pipeline gives."""
+    based, whole = schema["anyOf"]
+    required = [name for name in whole["required"] if name not in SHARED]
+    return {**schema, "anyOf": [based, {"required": required}]}
 
 
 def _by_kind(schemas: dict[str, dict[str, Any]]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pydantic import Field, SerializeAsAny
 from .base import Section
 
 SHARED = ("seed", "storage", "object_store")
-"""Keys that a pipeline's steps take over when they have none of their own, and a place for them."""
+"""Keys that, given for a pipeline, hold for all its steps that have a place for them."""
 
 
 class PipelineJobSpec(Section):
@@ -24,6 +24,6 @@ class PipelineJobSpec(Section):
 
 
 def step_values(pipeline: dict[str, Any], step: dict[str, Any], known: set[str]) -> dict[str, Any]:
-    """A step's values with those it shares with the others; `known`: keys that its kind has."""
+    """A step's values under those that hold for all steps; `known`: keys that its kind has."""
     shared = {name: pipeline[name] for name in SHARED if name in pipeline and name in known}
-    return {**shared, **step}
+    return {**step, **shared}

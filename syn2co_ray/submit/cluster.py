@@ -32,16 +32,17 @@ def connected(*, debug: bool = False) -> Iterator[Cluster]:
     level = logging.INFO if debug else logging.ERROR
     already = ray.is_initialized()
     if not already:
-        if address:
-            ray.init(log_to_driver=debug, logging_level=level)
-        else:
-            ray.init(
-                num_cpus=os.cpu_count(),
-                include_dashboard=False,
-                log_to_driver=debug,
-                logging_level=level,
-                _node_ip_address="127.0.0.1",
-            )
+        with contextlib.nullcontext() if debug else _quiet_backend():
+            if address:
+                ray.init(log_to_driver=debug, logging_level=level)
+            else:
+                ray.init(
+                    num_cpus=os.cpu_count(),
+                    include_dashboard=False,
+                    log_to_driver=debug,
+                    logging_level=level,
+                    _node_ip_address="127.0.0.1",
+                )
     if not debug:
         for name in ("ray", "ray.data", "ray.train", "ray.tune"):
             logging.getLogger(name).setLevel(logging.ERROR)
@@ -56,3 +57,21 @@ def connected(*, debug: bool = False) -> Iterator[Cluster]:
     finally:
         if not already:
             ray.shutdown()
+
+
+@contextlib.contextmanager
+def _quiet_backend() -> Iterator[None]:
+    """Ray's C++ part in this process writes no warnings about Ray Data's own doings to the terminal.
+
+    It takes its level when it starts, and says so on the terminal: that line is dropped with what else it
+    writes there meanwhile. Errors come as exceptions.
+    """
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    terminal, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(terminal, 2)
+        os.close(terminal)
+        os.close(nowhere)

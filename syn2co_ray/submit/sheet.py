@@ -10,6 +10,8 @@ from ..spec.augment import AugmentSpec
 from .prepare import PreparedRun
 
 RECORDS_SHOWN = 8
+KEY_END = 10
+"""Characters of a key that are shown beside its origin; keys differ most at their end."""
 
 
 def first_views(prepared: PreparedRun) -> bytes | None:
@@ -31,8 +33,9 @@ def first_views(prepared: PreparedRun) -> bytes | None:
             table = read_fragments(index, [(read.fragment, read.rows[:wanted])], job.object_store, threads=1)[
                 0
             ]
-            rows += table.select(["key", "image"]).to_pylist()
+            rows += table.select(["key", "image", "origin"]).to_pylist()
             wanted -= table.num_rows
+    origins = {row["origin"] for row in rows}
     shown = []
     for row in rows:
         try:
@@ -40,5 +43,6 @@ def first_views(prepared: PreparedRun) -> bytes | None:
         except UnreadableImage:
             continue
         views = [view for group in maker([image], [row["key"]], [0], [0]) for view in group[0]]
-        shown.append((row["key"], image, views))
+        name = f"{row['origin']} {row['key'][-KEY_END:]}" if len(origins) > 1 else row["key"]
+        shown.append((name, image, views))
     return views_sheet_png(shown) if shown else None

@@ -30,7 +30,7 @@ PIPELINE = "kind: pipeline\nname: both\nseed: 7\nstorage: shared-runs\nsteps:\n"
 
 def test_steps_are_the_jobs_that_files_of_their_own_would_be():
     generate, train = steps_of(load_text(PIPELINE + indented(MINIMAL)))
-    assert train == load_text(MINIMAL)  # its own seed and storage win
+    assert train == load_text(MINIMAL, ["seed=7", "storage=shared-runs"])  # what is given for all holds
     assert generate == load_text(GENERATE + "seed: 7\n")
 
 
