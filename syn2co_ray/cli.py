@@ -169,7 +169,7 @@ def generate(
         spec = load_job(job, overrides or ())
         if not isinstance(spec, GenerateSpec):
             raise SpecError([Fault("kind", spec.kind, "generate", "give a job that generates images")], job)
-        from .submit.generate import one_image
+        from .submit.one_image import one_image
 
         image, known = one_image(spec, only)
         target = Path(into or f"{only}.{spec.encoding.format}")

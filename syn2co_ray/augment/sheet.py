@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from ..data.thumbnail import fitted
+
 TILE_PIXELS_MIN, TILE_PIXELS_MAX = 128, 256
 GAP_PIXELS = 12
 CAPTION_PIXELS = 18
@@ -41,21 +43,13 @@ def views_sheet_png(records: Sequence[tuple[str, np.ndarray, Sequence[np.ndarray
     for row, (key, original, views) in enumerate(records):
         top = header + row * step_y
         for column, picture in enumerate([original, *(view.transpose(1, 2, 0) for view in views)]):
-            image = _fitted(picture, tile)
+            image = fitted(picture, tile)
             left = GAP_PIXELS + column * step_x
             sheet.paste(image, (left + (tile - image.width) // 2, top + (tile - image.height) // 2))
         draw.text((GAP_PIXELS, top + tile + 2), _shortened(key, tile, font), FAINT, font)
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG")
     return buffer.getvalue()
-
-
-def _fitted(picture: np.ndarray, tile: int) -> Image.Image:
-    """The whole picture, as large as a square of `tile` pixels allows."""
-    image = Image.fromarray(np.ascontiguousarray(picture))
-    scale = tile / max(image.size)
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    return image.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS)
 
 
 def _shortened(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from ..data.thumbnail import fitted
+
 TILE_PIXELS_MIN, TILE_PIXELS_MAX = 48, 128
 GAP_PIXELS = 4
 CAPTION_PIXELS = 18
@@ -44,15 +46,8 @@ def contact_sheet_png(groups: Mapping[str, Sequence[np.ndarray]], columns: int =
         top += CAPTION_PIXELS
         for place, image in enumerate(group):
             row, column = divmod(place, columns)
-            sheet.paste(_tile(image, tile), (GAP_PIXELS + column * step, top + row * step))
+            sheet.paste(fitted(image, tile), (GAP_PIXELS + column * step, top + row * step))
         top += -(-len(group) // columns) * step
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG")
     return buffer.getvalue()
-
-
-def _tile(image: np.ndarray, side: int) -> Image.Image:
-    picture = Image.fromarray(np.ascontiguousarray(image))
-    scale = side / max(picture.size)
-    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    return picture.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import time
 from collections import Counter
@@ -11,14 +10,11 @@ from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
-import numpy as np
-import pyarrow.parquet as pq
 from rich.console import Console
 
 from .. import __version__
-from ..data.index import build_index
 from ..generate.actor import ForActors, ShardActor
-from ..generate.conditions import RealRecords, read_conditions
+from ..generate.conditions import read_conditions
 from ..generate.contact_sheet import contact_sheet_png
 from ..generate.data_set import (
     CARD_FILE,
@@ -33,12 +29,11 @@ from ..generate.data_set import (
     missing_shards,
 )
 from ..generate.duplicates import plan_again
-from ..generate.gate import Gate, ReferenceHashes
+from ..generate.inputs import device_of, inputs_of_actors
 from ..generate.parts import FOLDER
-from ..generate.reference import fingerprint_of, fragment_hashes, loaded, saved
-from ..generate.slots import Conditions, content_id, number_of_shards, shard_of
+from ..generate.slots import Conditions, content_id, number_of_shards
 from ..generate.weights import INDEX_FILE, digest_of, local_pipeline, pipeline_class_name
-from ..spec.errors import ResourceError, RunInterrupted, Syn2coError, error_from_json
+from ..spec.errors import ResourceError, RunInterrupted, error_from_json
 from ..spec.generate import GenerateSpec
 from ..storage import Store, delete_folder, exists, open_store, publish_bytes, read_bytes
 from .cluster import Cluster, connected
@@ -46,7 +41,6 @@ from .progress import Progress, duration
 from .stop_signals import StopSignals
 
 PLAIN_LINE_EVERY_S = 10.0
-REFERENCE_FOLDER = "_reference"
 
 
 def run_generate(job: GenerateSpec, console: Console, *, debug: bool = False) -> dict[str, Any]:
@@ -85,7 +79,7 @@ def run_generate(job: GenerateSpec, console: Console, *, debug: bool = False) ->
         with connected(debug=debug) as cluster:
             stop.listen()
             check_resources(job, cluster)
-            for_actors = _for_actors(job, store, conditions, records, progress)
+            for_actors = inputs_of_actors(job, store, conditions, records, progress.log)
             while True:
                 done = _Done(job, len(missing), progress)
                 for row in _made(job, missing, for_actors, digest, about) if missing else ():
@@ -103,67 +97,6 @@ def run_generate(job: GenerateSpec, console: Console, *, debug: bool = False) ->
         return _finished(store, job, conditions, content, digest, about, progress, quality)
 
 
-def _for_actors(
-    job: GenerateSpec,
-    store: Store,
-    conditions: Conditions,
-    records: RealRecords | None,
-    progress: Progress,
-) -> ForActors:
-    """What actors need, with what the gate compares to: made once, on the cluster."""
-    import ray
-
-    reference, features = None, None
-    if job.gate.duplicates_of:
-        reference = _reference(job, store, progress)
-    if job.gate.embedding is not None:
-        from ..generate.embedding_gate import real_features
-
-        task = ray.remote(num_cpus=job.actors.cpus_each, num_gpus=job.actors.gpus_each)(real_features)
-        features = ray.get(task.remote(job.gate.embedding, job.object_store, _device(job)))
-        progress.log(f"gate: features of {len(features):,} real images")
-    return ForActors(conditions, records, reference, features)
-
-
-def _reference(job: GenerateSpec, store: Store, progress: Progress) -> ReferenceHashes:
-    """Hashes of the sets that no image may repeat: kept beside the data set, for the next start."""
-    import ray.data
-
-    indexes = [build_index(source, job.object_store) for source in job.gate.duplicates_of]
-    place, file = store.child(REFERENCE_FOLDER), f"{fingerprint_of(indexes)}.npz"
-    if exists(place, file):
-        return loaded(read_bytes(place, file))
-    fragments = [
-        {"set": number, "fragment": fragment}
-        for number, index in enumerate(indexes)
-        for fragment in range(len(index.fragment_rows))
-    ]
-    boxed = [ray.put((indexes, job.object_store))]
-    rows = ray.data.from_items(fragments, override_num_blocks=len(fragments)).map_batches(
-        _hashed, fn_kwargs={"boxed": boxed}, batch_size=1, batch_format="numpy"
-    )
-    rows.context.enable_progress_bars = False
-    found = [(int(batch["set"][0]), batch["hash"]) for batch in rows.iter_batches(batch_size=None)]
-    found.sort(key=lambda item: item[0])
-    reference = ReferenceHashes(
-        np.concatenate([hashes for _, hashes in found]).astype(np.uint64),
-        np.concatenate([np.full(len(hashes), number) for number, hashes in found]),
-        tuple(source.uri for source in job.gate.duplicates_of),
-    )
-    publish_bytes(place, file, saved(reference))
-    progress.log(f"gate: {len(reference.hashes):,} real images that none may repeat")
-    return reference
-
-
-def _hashed(batch: dict[str, np.ndarray], boxed: list[Any]) -> dict[str, np.ndarray]:
-    import ray
-
-    indexes, options = ray.get(boxed[0])
-    number = int(batch["set"][0])
-    hashes = fragment_hashes(indexes[number], int(batch["fragment"][0]), options)
-    return {"set": np.full(len(hashes), number), "hash": hashes}
-
-
 def _measured(job: GenerateSpec, progress: Progress) -> dict[str, float] | None:
     if job.quality is None:
         return None
@@ -172,13 +105,9 @@ def _measured(job: GenerateSpec, progress: Progress) -> dict[str, float] | None:
     from ..generate.quality import measure_quality
 
     task = ray.remote(num_cpus=job.actors.cpus_each, num_gpus=job.actors.gpus_each)(measure_quality)
-    figures = ray.get(task.remote(job.quality, job.into, job.object_store, _device(job)))
+    figures = ray.get(task.remote(job.quality, job.into, job.object_store, device_of(job)))
     progress.log("quality: " + ", ".join(f"{name} {value:.4g}" for name, value in figures.items()))
     return figures
-
-
-def _device(job: GenerateSpec) -> str:
-    return "cuda" if job.actors.gpus_each > 0 else "cpu"
 
 
 def _made(
@@ -298,46 +227,3 @@ def _finished(
     progress.log(f"{job.images:,} images whole, {rejected:,} refused and made again")
     progress.log(f"data set: {store.uri}")
     return counts
-
-
-def one_image(job: GenerateSpec, key: str) -> tuple[bytes, dict[str, Any]]:
-    """Make one image of a data set again, in this process: its encoded bytes, and what is known about it.
-
-    Raises:
-        Syn2coError: the key is not one of this data set.
-    """
-    from ..generate.pipeline import ImageMaker
-    from ..generate.shards import key_of, make_shard
-    from ..generate.slots import Shard, slot_of
-
-    folder = local_pipeline(job.pipeline, job.object_store)
-    conditions, records = read_conditions(job)
-    content = content_id(job, digest_of(folder), conditions)
-    prefix, _, number = key.rpartition("-")
-    if prefix != content or not number.isdecimal() or int(number) >= job.images:
-        allowed = f"{key_of(content, 0)} to {key_of(content, job.images - 1)}"
-        raise Syn2coError("--only", f"{key} is no key of this data set", allowed, "check the key")
-    slot = replace(slot_of(job, conditions, int(number)), first_attempt=_attempt(job, conditions, key))
-    device = "cuda" if job.actors.gpus_each > 0 else "cpu"
-    maker = ImageMaker(job, folder, device)
-
-    def originals(slots: Any) -> list[np.ndarray] | None:
-        return None if records is None else records.images(job, slots)
-
-    made = make_shard(job, content, Shard(0, (slot,), ""), maker, originals, Gate(job.gate), {})
-    row = pq.read_table(io.BytesIO(made.data)).to_pylist()[0]
-    return row.pop("image"), row
-
-
-def _attempt(job: GenerateSpec, conditions: Conditions, key: str) -> int:
-    """The attempt at which an image was accepted; its first while its shard is not there."""
-    content, _, number = key.rpartition("-")
-    slot = int(number)
-    store = open_store(job.into, job.object_store)
-    shard = shard_of(job, conditions, content, slot // job.images_per_shard)
-    if not exists(store, shard.file):
-        return conditions.first_attempts.get(slot, 0)
-    file = store.child(shard.file)
-    with file.filesystem.open_input_file(file.path) as opened:
-        attempts = pq.read_table(opened, columns=["attempt"])["attempt"]
-    return int(attempts[slot % job.images_per_shard].as_py())

@@ -27,7 +27,8 @@ from syn2co_ray.spec.data import DigitsStep, ObjectStoreSpec, SourceSpec
 from syn2co_ray.spec.errors import DataError, ResourceError, SpecError
 from syn2co_ray.spec.generate import GenerateSpec
 from syn2co_ray.spec.identity import resolved
-from syn2co_ray.submit.generate import one_image, run_generate
+from syn2co_ray.submit.generate import run_generate
+from syn2co_ray.submit.one_image import one_image
 
 from .conftest import MakeJob
 

@@ -10,11 +10,12 @@ import timm
 import torch
 from safetensors.torch import save_file
 
+from syn2co_ray.data.index import build_index
 from syn2co_ray.data.prepare import run_prepare
 from syn2co_ray.generate.embedding_gate import NearestReal, real_features
-from syn2co_ray.generate.encoder import Encoder
+from syn2co_ray.generate.encoder import Encoder, decoded_images
 from syn2co_ray.generate.quality import distances, measure_quality, precision_and_recall
-from syn2co_ray.spec.data import DigitsStep, ObjectStoreSpec
+from syn2co_ray.spec.data import DigitsStep, ObjectStoreSpec, SourceSpec
 from syn2co_ray.spec.errors import SpecError, StorageError
 from syn2co_ray.spec.generate import EmbeddingGateSpec, EncoderSpec, QualitySpec
 
@@ -85,10 +86,6 @@ def test_real_images_are_near_real_ones_and_noise_is_not(encoder: dict[str, obje
     assert real.shape == (1408, 32)
     nearest = NearestReal(gate, real, STORE, "cpu")
     noise = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
-    from syn2co_ray.data.index import build_index
-    from syn2co_ray.generate.encoder import decoded_images
-    from syn2co_ray.spec.data import SourceSpec
-
     some = list(decoded_images(build_index(SourceSpec(uri=f"{digits}/train"), STORE), STORE, 3))
     assert nearest(some) == pytest.approx(np.ones(3), abs=1e-5)
     assert nearest([noise])[0] < 0.999

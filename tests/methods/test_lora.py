@@ -10,6 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from syn2co_ray.generate.pipeline import ImageMaker
+from syn2co_ray.generate.slots import Slot
 from syn2co_ray.methods import build_method
 from syn2co_ray.methods.lora import Lora
 from syn2co_ray.methods.normalise import normalise
@@ -75,9 +77,6 @@ def test_text_belongs_to_the_class_and_is_sometimes_left_out(
 def test_what_is_saved_changes_what_the_pipeline_makes(
     pipeline: Path, images: list[Tensor], step_at: Any, tmp_path: Path
 ) -> None:
-    from syn2co_ray.generate.pipeline import ImageMaker
-    from syn2co_ray.generate.slots import Slot
-
     method = make(pipeline)
     for name, parameter in method.named_parameters():
         if "lora_B" in name:
