@@ -1,0 +1,112 @@
+"""Batches, workers, schedules, sources and their shares."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from ..augment import AugmentSpec
+from ..data import DataSpec, ShareSchedule, share_in
+from ..errors import Fault
+from ..evaluate import EvaluateSpec
+from ..train import TrainSpec
+from .registry import rule
+
+
+def worker_counts_allowed(train: TrainSpec) -> list[int]:
+    """Worker counts from min to max that split the global batch evenly."""
+    counts = range(train.workers.min, train.workers.max + 1)
+    return [count for count in counts if train.images_per_step_global % count == 0]
+
+
+@rule
+def pools_are_ranges(train: TrainSpec, augment: AugmentSpec) -> Iterator[Fault]:
+    for where, pool in (("train.workers", train.workers), ("augment.actors", augment.actors)):
+        if pool.min > pool.max:
+            yield Fault(where, f"min {pool.min} is more than max {pool.max}", "min <= max", "swap them")
+
+
+@rule
+def batch_splits_over_workers(train: TrainSpec) -> Iterator[Fault]:
+    batch = train.images_per_step_global
+    for bound in sorted({train.workers.min, train.workers.max}):
+        if batch % bound:
+            below, above = batch // bound * bound, (batch // bound + 1) * bound
+            nearest = f"{below} or {above}" if below else f"{above}"
+            yield Fault(
+                "train.images_per_step_global",
+                f"{batch} is not a multiple of {bound} workers",
+                "a multiple of train.workers.min and of train.workers.max",
+                f"use {nearest}",
+            )
+
+
+@rule
+def schedules_fit(train: TrainSpec) -> Iterator[Fault]:
+    optimizer = train.optimizer
+    if optimizer.warmup_epochs >= train.epochs:
+        yield Fault(
+            "train.optimizer.warmup_epochs",
+            f"{optimizer.warmup_epochs:g} of {train.epochs} epochs",
+            "less than train.epochs",
+            "shorten the warm-up or train longer",
+        )
+    if optimizer.learning_rate_min_base > optimizer.learning_rate_base:
+        yield Fault(
+            "train.optimizer.learning_rate_min_base",
+            f"{optimizer.learning_rate_min_base:g} is above the peak {optimizer.learning_rate_base:g}",
+            "at most learning_rate_base",
+            "lower it",
+        )
+
+
+@rule
+def shares_sum_to_one(data: DataSpec) -> Iterator[Fault]:
+    shares = [source.share for source in data.train]
+    given = [share for share in shares if share is not None]
+    if not given:
+        return
+    if len(given) < len(shares):
+        missing = next(i for i, share in enumerate(shares) if share is None)
+        yield Fault(
+            f"data.train.{missing}.share", "missing while other sources have one", "all or none", "add it"
+        )
+        return
+    schedules = [(i, share) for i, share in enumerate(shares) if isinstance(share, ShareSchedule)]
+    for number, schedule in schedules:
+        first, last = schedule.epochs
+        if not 0 <= first <= last:
+            where = f"data.train.{number}.share.epochs"
+            yield Fault(where, f"[{first}, {last}]", "0 <= first <= last", "swap them")
+            return
+    # Between these epochs all shares move in straight lines, and so does their sum.
+    for epoch in sorted({0, *(epoch for _, schedule in schedules for epoch in schedule.epochs)}):
+        total = float(sum(share_in(share, epoch) for share in given))
+        if not math.isclose(total, 1.0, abs_tol=1e-6):
+            when = f" in epoch {epoch}" if schedules else ""
+            yield Fault("data.train", f"shares sum to {total:g}{when}", "a sum of 1", "change a share")
+            return
+
+
+@rule
+def epoch_holds_a_step(data: DataSpec, train: TrainSpec) -> Iterator[Fault]:
+    if data.images_per_epoch is not None and data.images_per_epoch < train.images_per_step_global:
+        yield Fault(
+            "data.images_per_epoch",
+            f"{data.images_per_epoch} is less than one step of {train.images_per_step_global} images",
+            "at least train.images_per_step_global",
+            "raise it or leave it out",
+        )
+
+
+@rule
+def evaluation_has_images(data: DataSpec, evaluate: EvaluateSpec) -> Iterator[Fault]:
+    if data.eval is None and data.eval_bank is not None:
+        yield Fault("data.eval_bank", "given without data.eval", "both or none", "add data.eval")
+    if data.eval is not None and data.eval_bank is None and all(s.origin == "generated" for s in data.train):
+        yield Fault(
+            "data.eval_bank",
+            "missing, and no train source is real",
+            "a labelled source",
+            "add data.eval_bank",
+        )
