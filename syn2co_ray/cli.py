@@ -195,7 +195,7 @@ def diff(
 
     def work() -> bool:
         from .generate.difference import compare
-        from .spec.data import ObjectStoreSpec
+        from .spec.source import ObjectStoreSpec
 
         found = compare(first, second, ObjectStoreSpec())
         for line in found.lines():

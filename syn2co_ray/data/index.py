@@ -15,8 +15,8 @@ from fnmatch import fnmatchcase
 import numpy as np
 import pyarrow as pa
 
-from ..spec.data import ObjectStoreSpec, SourceFormat, SourceSpec
 from ..spec.errors import DataError
+from ..spec.source import ObjectStoreSpec, SourceFormat, SourceSpec
 from ..storage import FileInfo, Store, list_files, open_store
 from .readers import READERS
 from .readers.protocol import extension, extension_counts

@@ -13,6 +13,10 @@ How an epoch is laid out:
 3. A window is a run of whole steps of about `window_images` records. Inside it each source's
    records are permuted; then each step's records are permuted, so sources mix within the step.
 
+A live source (`LivePool`) has no fixed records: its stream runs on through all epochs, in passes over a
+pool of shards. The plan says which *place* of which pass a record has; which shard is in that place is
+found when the pass is read (see `data.live`).
+
 A window is the unit of reading. Its borders fall on steps, not on fragments, so neighbouring windows
 may both read a border fragment: with F fragments a window, 1/F more bytes at most.
 """
@@ -26,7 +30,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ..spec.data import ShareSchedule, share_in
+from ..spec.source import ShareSchedule, share_in
 from .randomness import named_generator
 
 
@@ -57,6 +61,21 @@ class WindowPlan:
 
 
 @dataclass(frozen=True)
+class LivePool:
+    """The pool of a live source: every pass goes through `shards` files of `images_per_shard` records.
+
+    Fragment number = pass * shards + place.
+    """
+
+    shards: int
+    images_per_shard: int
+
+    @property
+    def images(self) -> int:
+        return self.shards * self.images_per_shard
+
+
+@dataclass(frozen=True)
 class Plan:
     """Order of all records of a run.
 
@@ -65,10 +84,11 @@ class Plan:
         epochs: length of the run.
         images_per_step_global: B, records of one step over all workers.
         window_images: records that are shuffled together, about.
-        fragment_rows: per source, int array (fragments,) with the rows of each fragment.
+        fragment_rows: per stored source, int array (fragments,) with the rows of each fragment.
         shares: per source, its part of every step (by epoch, where it follows a schedule), or None for its
             part of all records.
-        images_per_epoch: records of an epoch (whole steps of it are used), or None for all records.
+        images_per_epoch: records of an epoch (whole steps of it are used), or None for all stored records.
+        live: pool of the live source, which is numbered after the stored ones, or None.
     """
 
     seed: int
@@ -78,13 +98,14 @@ class Plan:
     fragment_rows: Sequence[np.ndarray]
     shares: Sequence[float | ShareSchedule | None] = ()
     images_per_epoch: int | None = None
+    live: LivePool | None = None
     _orders: dict[tuple[int, int, int], tuple[np.ndarray, np.ndarray]] = field(
         default_factory=dict, repr=False, compare=False
     )
 
     @cached_property
     def records(self) -> list[int]:
-        """Records of each source."""
+        """Records of each stored source."""
         return [int(rows.sum()) for rows in self.fragment_rows]
 
     def shares_in(self, epoch: int) -> list[Fraction]:
@@ -145,8 +166,9 @@ class Plan:
         reads: list[FragmentRead] = []
         rows_of_source, repeats_of_source = [], []
         read_rows = 0
-        for source in range(len(self.fragment_rows)):
-            found, repeat = self._stream(epoch, source, quotas[0][source], quotas[-1][source])
+        for source in range(len(quotas[0])):
+            stream = self._live_stream if source == self.live_source else self._stream
+            found, repeat = stream(epoch, source, quotas[0][source], quotas[-1][source])
             shuffle = named_generator(self.seed, "rows", epoch, source, window_in_epoch).permutation(
                 len(repeat)
             )
@@ -197,6 +219,57 @@ class Plan:
             reads += self._pass_slice(epoch, source, pass_number, offset, offset + take)
             repeats.append(np.full(take, pass_number, dtype=np.int32))
             start += take
+        return reads, np.concatenate(repeats) if repeats else np.zeros(0, dtype=np.int32)
+
+    @property
+    def live_source(self) -> int | None:
+        """Number of the live source."""
+        return None if self.live is None else len(self.fragment_rows)
+
+    def live_images_before(self, step: int) -> int:
+        """Records of the live source in the steps before a global step of the run."""
+        if self.live is None:
+            return 0
+        epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
+        whole = sum(self._live_images_of_epochs[:epoch])
+        return whole + self.quotas(self.shares_in(epoch), step_in_epoch)[-1]
+
+    @cached_property
+    def _live_images_of_epochs(self) -> list[int]:
+        epochs = range(self.epochs)
+        return [self.quotas(self.shares_in(epoch), self.steps_per_epoch)[-1] for epoch in epochs]
+
+    @cached_property
+    def live_passes(self) -> int:
+        """Passes over the pool that the run begins."""
+        assert self.live is not None
+        return -(-sum(self._live_images_of_epochs) // self.live.images)
+
+    @cached_property
+    def live_passes_per_window(self) -> int:
+        """Passes that one window may go through, at most."""
+        assert self.live is not None
+        share = max(self.shares_in(epoch)[-1] for epoch in range(self.epochs))
+        images = int(share * self.steps_per_window * self.images_per_step_global) + 1
+        return -(-images // self.live.images) + 1
+
+    def _live_stream(
+        self, epoch: int, source: int, start: int, stop: int
+    ) -> tuple[list[FragmentRead], np.ndarray]:
+        """As `_stream`; the place in its pass tells uses of one image apart, which may be in several."""
+        assert self.live is not None
+        before = self.live_images_before(epoch * self.steps_per_epoch)
+        reads: list[FragmentRead] = []
+        at, stop, rows_each = before + start, before + stop, self.live.images_per_shard
+        while at < stop:
+            number, offset = divmod(at, self.live.images)
+            order = named_generator(self.seed, "live", source, number).permutation(self.live.shards)
+            first, row = divmod(offset, rows_each)
+            take = min(stop - at, rows_each - row)
+            fragment = number * self.live.shards + int(order[first])
+            reads.append(FragmentRead(source, fragment, np.arange(row, row + take)))
+            at += take
+        repeats = [np.full(len(read.rows), read.fragment, dtype=np.int32) for read in reads]
         return reads, np.concatenate(repeats) if repeats else np.zeros(0, dtype=np.int32)
 
     def _pass_slice(

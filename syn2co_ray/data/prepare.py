@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from ..spec.data import DigitsStep, ObjectStoreSpec, PrepareStep, SubsetStep
+from ..spec.data import DigitsStep, PrepareStep, SubsetStep
 from ..spec.errors import DataError
+from ..spec.source import ObjectStoreSpec
 from ..storage import Store, delete, exists, list_files, open_store, publish_bytes, read_bytes
 from .shards import SHARD_NAME, key_fraction, key_order, write_shards
 from .subset import subset_shards

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from ..spec.data import ObjectStoreSpec
 from ..spec.errors import DataError
+from ..spec.source import ObjectStoreSpec
 from .decode import UnreadableImage, decode_rgb
 from .index import SourceIndex, read_fragments
 from .randomness import digest_words, named_generator
@@ -46,6 +46,13 @@ class SparePool:
         Raises:
             DataError: none of the source's spares can be read.
         """
+        if source == len(self.indexes):
+            raise DataError(
+                f"data.live: image {key}",
+                "cannot be decoded",
+                "at most data.image_pixels_max pixels",
+                "raise data.image_pixels_max or lower generator.pipeline.image_size",
+            )
         spares = self._of(source)
         start = int(digest_words(self.seed, "spare", epoch, key)[0] % np.uint64(len(spares)))
         for place in range(len(spares)):

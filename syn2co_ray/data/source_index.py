@@ -10,8 +10,8 @@ from functools import cached_property
 
 import numpy as np
 
-from ..spec.data import SourceSpec
 from ..spec.errors import DataError
+from ..spec.source import SourceSpec
 
 FORMAT_VERSION = 1
 _ARRAYS = {

@@ -26,9 +26,10 @@ import pyarrow as pa
 import ray
 import ray.data
 
-from ..spec.data import ObjectStoreSpec
 from ..spec.errors import DataError, Syn2coError, error_from_json, error_to_json
+from ..spec.source import ObjectStoreSpec
 from .index import SourceIndex, read_fragments
+from .live import LiveReader
 from .plan import Plan, WindowPlan
 
 BLOCK_BYTES = 8 * 1024 * 1024
@@ -68,6 +69,7 @@ class Stream:
     object_store: ObjectStoreSpec
     view_bytes_per_image: int
     reader_cpus_each: float
+    live: LiveReader | None = None
 
     def images_per_rank(self, world_size: int) -> int:
         return self.plan.images_per_step_global // world_size
@@ -88,6 +90,12 @@ def read_window(stream: Stream, number: int) -> tuple[WindowPlan, pa.Table]:
         read = pa.concat_tables(read_fragments(index, requests, stream.object_store, READ_THREADS))
         numbers = pa.array(np.full(read.num_rows, source, dtype=np.int64))
         tables.append(read.select(["key", "image", "label"]).append_column("source", numbers))
+    if stream.live is not None:
+        drawn = [read for read in window.reads if read.source == stream.plan.live_source]
+        if drawn:
+            read = stream.live.read(drawn)
+            numbers = pa.array(np.full(read.num_rows, stream.plan.live_source, dtype=np.int64))
+            tables.append(read.append_column("source", numbers))
     table = pa.concat_tables(tables).take(pa.array(window.take))
     return window, table.append_column("repeat", pa.array(window.repeat.astype(np.int64)))
 

@@ -14,8 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..spec.data import ObjectStoreSpec, SubsetStep
+from ..spec.data import SubsetStep
 from ..spec.errors import DataError
+from ..spec.source import ObjectStoreSpec
 from .index import SourceIndex, build_index, read_fragments
 from .record import IMAGE, KEY, LABEL
 from .shards import key_order, write_shards

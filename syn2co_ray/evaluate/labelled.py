@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..data.index import SourceIndex, read_fragments
-from ..spec.data import ObjectStoreSpec
 from ..spec.errors import DataError
+from ..spec.source import ObjectStoreSpec
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from ..spec.errors import Fault, SpecError, Syn2coError, error_to_json
 from ..spec.generate import GenerateSpec
 from ..storage import open_store, publish_bytes
 from .conditions import RealRecords
+from .fitting_batches import FittingBatches
 from .gate import Gate, ReferenceHashes
 from .parts import Parts
 from .shards import PART_SCHEMA, make_shard
@@ -35,7 +36,7 @@ class ForActors:
 
 
 class ShardActor:
-    """Ray Data calls it with blocks of one row, the number of a shard.
+    """Ray Data calls it with blocks of one row, the number of a shard; a live source calls `make`.
 
     Out comes one row a shard: number, images, seconds, `rejects` (JSON, reason -> count), the actor's name,
     or `error`, which the driver raises.
@@ -47,7 +48,6 @@ class ShardActor:
         self.conditions, self.records = given.conditions, given.records
         self.content = content_id(job, digest, self.conditions)
         self.store = open_store(job.into, job.object_store)
-        self.images_per_batch = job.images_per_batch
         self._name = ray.get_runtime_context().get_actor_id()
         self._error: str | None = None
         try:
@@ -65,7 +65,7 @@ class ShardActor:
             got = f"{folder} has digest {found[:12]} on this node, {digest[:12]} on the driver's"
             raise SpecError([Fault("pipeline.source", got, "the same files on every node", "copy them")])
         device = "cuda" if self.job.actors.gpus_each > 0 else "cpu"
-        self.make = ImageMaker(self.job, folder, device)
+        self.maker = FittingBatches(ImageMaker(self.job, folder, device), self.job.images_per_batch)
         self.gate = Gate(self.job.gate, given.reference, self._similarity(given, device))
 
     def _similarity(self, given: ForActors, device: str) -> Any:
@@ -76,7 +76,11 @@ class ShardActor:
         return NearestReal(self.job.gate.embedding, given.real_features, self.job.object_store, device)
 
     def __call__(self, block: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        number = int(block["shard"][0])
+        row = self.make(int(block["shard"][0]))
+        return {name: np.array([value]) for name, value in row.items()}
+
+    def make(self, number: int) -> dict[str, Any]:
+        """Make one shard and publish it; see the class for what is answered."""
         started = time.perf_counter()
         images, rejects, error = 0, "{}", self._error or ""
         if not error:
@@ -84,22 +88,20 @@ class ShardActor:
                 images, rejects = self._publish(number)
             except Syn2coError as failure:
                 error = error_to_json(failure)
-        taken_s = time.perf_counter() - started
-        row = {
+        return {
             "shard": number,
             "images": images,
-            "seconds": taken_s,
+            "seconds": time.perf_counter() - started,
             "rejects": rejects,
             "actor": self._name or "",
             "error": error,
         }
-        return {name: np.array([value]) for name, value in row.items()}
 
     def _publish(self, number: int) -> tuple[int, str]:
         shard = shard_of(self.job, self.conditions, self.content, number)
         parts = Parts(self.store, shard.file, PART_SCHEMA)
         made = make_shard(
-            self.job, self.content, shard, self._batches, self._originals, self.gate, self.about, parts
+            self.job, self.content, shard, self.maker, self._originals, self.gate, self.about, parts
         )
         publish_bytes(self.store, shard.file, made.data)
         parts.clear()
@@ -107,26 +109,3 @@ class ShardActor:
 
     def _originals(self, slots: Sequence[Slot]) -> list[np.ndarray] | None:
         return None if self.records is None else self.records.images(self.job, slots)
-
-    def _batches(
-        self, slots: Sequence[Slot], seeds: Sequence[int], originals: Sequence[np.ndarray] | None
-    ) -> np.ndarray:
-        """One batch, in halves when memory runs out; the smaller size stays."""
-        import torch
-
-        made: list[np.ndarray] = []
-        first = 0
-        while first < len(slots):
-            part = slice(first, first + self.images_per_batch)
-            try:
-                made.append(
-                    self.make(slots[part], seeds[part], None if originals is None else originals[part])
-                )
-            except torch.OutOfMemoryError:
-                if self.images_per_batch == 1:
-                    raise
-                self.images_per_batch = (self.images_per_batch + 1) // 2
-                torch.cuda.empty_cache()
-                continue
-            first += self.images_per_batch
-        return np.concatenate(made)

@@ -11,8 +11,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from ..spec.data import ObjectStoreSpec
 from ..spec.errors import DataError
+from ..spec.source import ObjectStoreSpec
 from ..storage import Store, exists, list_files, open_store, read_bytes
 from .data_set import DATASET_FILE
 

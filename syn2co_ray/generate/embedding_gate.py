@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from ..data.index import build_index
-from ..spec.data import ObjectStoreSpec
 from ..spec.generate import EmbeddingGateSpec
+from ..spec.source import ObjectStoreSpec
 from .encoder import Encoder, decoded_images
 
 

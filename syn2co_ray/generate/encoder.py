@@ -15,9 +15,9 @@ from safetensors.torch import load as load_tensors
 
 from ..data.decode import UnreadableImage, decode_rgb
 from ..data.index import SourceIndex, read_fragments
-from ..spec.data import ObjectStoreSpec
 from ..spec.errors import Fault, SpecError
 from ..spec.generate import EncoderSpec
+from ..spec.source import ObjectStoreSpec
 from ..storage import open_store, read_bytes
 
 PIXELS_MAX = 100_000_000

@@ -18,8 +18,8 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
 from ..data.index import build_index
-from ..spec.data import ObjectStoreSpec, SourceSpec
 from ..spec.generate import QualitySpec
+from ..spec.source import ObjectStoreSpec, SourceSpec
 from .encoder import Encoder, decoded_images
 
 NEIGHBOURS = 3

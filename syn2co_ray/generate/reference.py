@@ -10,7 +10,7 @@ import numpy as np
 
 from ..data.decode import UnreadableImage, decode_rgb
 from ..data.index import SourceIndex, read_fragments
-from ..spec.data import ObjectStoreSpec
+from ..spec.source import ObjectStoreSpec
 from .encoder import PIXELS_MAX
 from .gate import ReferenceHashes, perceptual_hash
 

@@ -7,9 +7,9 @@ import json
 import tempfile
 from pathlib import Path
 
-from ..spec.data import ObjectStoreSpec
 from ..spec.errors import Fault, SpecError
 from ..spec.generate import PipelineSpec
+from ..spec.source import ObjectStoreSpec
 from ..storage import list_files, open_store, read_bytes
 
 INDEX_FILE = "model_index.json"

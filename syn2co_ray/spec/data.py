@@ -1,58 +1,14 @@
-"""Sections `data` and `object_store`: where images come from and in which proportion."""
+"""Section `data`: which images are trained on, in which proportion, and which are evaluated on."""
 
 from __future__ import annotations
 
-from fractions import Fraction
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from .base import EXECUTION_ONLY, Section
-
-SourceFormat = Literal["parquet", "webdataset", "folder"]
-
-
-class ShareSchedule(Section):
-    """A share that moves in a straight line from epoch to epoch, and stays before and after."""
-
-    start: float = Field(ge=0, le=1)
-    """Share up to the first of `epochs`."""
-    end: float = Field(ge=0, le=1)
-    """Share from the second of `epochs` on."""
-    epochs: tuple[int, int] = Field(strict=False)
-    """Epochs, from 0, between which it moves."""
-
-
-def share_in(share: float | ShareSchedule, epoch: int) -> Fraction:
-    """A source's share in an epoch, exact: a rounded one would drift over a long epoch."""
-    if not isinstance(share, ShareSchedule):
-        return Fraction(str(share))
-    first, last = share.epochs
-    start, end = Fraction(str(share.start)), Fraction(str(share.end))
-    passed = Fraction(min(max(epoch, first), last) - first, max(last - first, 1))
-    return start + (end - start) * passed if last > first else (end if epoch >= last else start)
-
-
-class SourceSpec(Section):
-    """One set of images: a prefix of Parquet files, WebDataset tars, or a folder of image files."""
-
-    uri: str = Field(min_length=1)
-    """Where the files are: a local path, s3://bucket/prefix/ or gs://bucket/prefix/. A last part with * or ?
-    takes only the files of that folder whose names match (`.../train-*.parquet`)."""
-    format: SourceFormat | None = None
-    """parquet, webdataset or folder; found from the file names when left out."""
-    origin: Literal["real", "generated"] = "real"
-    """Whether the images were photographed or made by a diffusion model."""
-    share: Annotated[float, Field(gt=0, le=1)] | ShareSchedule | None = None
-    """Part of every global step taken from this source, or {start, end, epochs} for one that changes; all
-    sources give one, or none does (then each source's share is its part of all records)."""
-    image_column: str | None = None
-    """Parquet column with the encoded image (bytes, or a struct with a `bytes` field); found when
-    exactly one column qualifies or one is called image, img, jpg or png."""
-    label_column: str | None = None
-    """Parquet column with the label; `label` or `cls` when present and nothing is said."""
-    key_column: str | None = None
-    """Parquet column with a stable id; `key` when present, else file name and row number."""
+from .live import LiveSpec
+from .source import ShareSchedule, SourceSpec
 
 
 class DigitsStep(Section):
@@ -83,8 +39,10 @@ PrepareStep = Annotated[DigitsStep | SubsetStep, Field(discriminator="dataset")]
 class DataSpec(Section):
     """What is trained on and what is evaluated on."""
 
-    train: list[SourceSpec] = Field(min_length=1)
+    train: list[SourceSpec]
     """Sources mixed into every global step at their shares."""
+    live: LiveSpec | None = None
+    """Images made while training goes on, mixed in as one more source."""
     eval: SourceSpec | None = None
     """Labelled images that k-NN and the linear probe classify."""
     eval_bank: SourceSpec | None = None
@@ -92,7 +50,7 @@ class DataSpec(Section):
     prepare: list[PrepareStep] = Field(default=[], json_schema_extra=EXECUTION_ONLY)
     """Data sets to write before the run starts; a step whose output is whole is skipped."""
     images_per_epoch: int | None = Field(default=None, ge=1)
-    """Length of an epoch; all records of all sources together when left out."""
+    """Length of an epoch; all records of all stored sources together when left out."""
     window_images: int = Field(default=2048, ge=1)
     """Images shuffled together. A window is the unit of reading: one read task holds its encoded
     bytes in memory. Larger shuffles better, smaller uses less memory and starts sooner."""
@@ -103,13 +61,8 @@ class DataSpec(Section):
     reader_cpus_each: float = Field(default=0.5, gt=0, json_schema_extra=EXECUTION_ONLY)
     """Logical CPUs reserved by each read task."""
 
-
-class ObjectStoreSpec(Section):
-    """How to reach s3:// (credentials come from the environment only, never from a job file)."""
-
-    endpoint_url: str | None = None
-    """Address of an S3-compatible store; AWS_ENDPOINT_URL when left out, else Amazon's."""
-    region: str | None = None
-    """Region of the bucket; AWS_DEFAULT_REGION when left out."""
-    anonymous: bool = False
-    """Read public buckets without credentials."""
+    @property
+    def shares(self) -> tuple[float | ShareSchedule | None, ...]:
+        """Of all sources, the live one last."""
+        stored = tuple(source.share for source in self.train)
+        return stored if self.live is None else (*stored, self.live.share)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from .base import EXECUTION_ONLY, Pool, PoolOrCount, Section
-from .data import ObjectStoreSpec, SourceSpec
+from .source import ObjectStoreSpec, SourceSpec
 
 Range = Annotated[tuple[float, float], Field(strict=False)]
 
@@ -129,8 +129,28 @@ class EncodingSpec(Section):
     """Write into each image that an algorithm made it (IPTC's digital source type, as XMP)."""
 
 
-class GenerateSpec(Section):
-    """Diffusion images at any scale: a Parquet data set that a `generated` source of a training job reads."""
+class GeneratorSpec(Section):
+    """How images are made and which are let through; decides every pixel, with the seed."""
+
+    pipeline: PipelineSpec
+    prompts: PromptsSpec | None = None
+    """Text-to-image."""
+    classes: ClassesSpec | None = None
+    """Class-conditional generation. Without it, prompts and variations_of: unconditional."""
+    variations_of: SourceSpec | None = None
+    """Image-to-image variations of real records, in their order; labels are kept, not needed."""
+    gate: GateSpec = GateSpec()
+    encoding: EncodingSpec = EncodingSpec()
+    images_per_shard: int = Field(default=256, ge=1)
+    """Images in one Parquet file, which appears whole or not at all. What is done of it is kept meanwhile."""
+    images_per_batch: int = Field(default=8, ge=1, json_schema_extra=EXECUTION_ONLY)
+    """Images that go through the network together; halved by itself when memory runs out."""
+    actors: PoolOrCount = Field(default=Pool(min=1, max=1), json_schema_extra=EXECUTION_ONLY)
+    """Processes that hold a pipeline."""
+
+
+class DataSetName(Section):
+    """Which data set a job makes, and how much of it."""
 
     kind: Literal["generate"]
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")
@@ -141,23 +161,13 @@ class GenerateSpec(Section):
     """Prefix that gets the data set: a local path or an object store."""
     images: int = Field(ge=1)
     """How many images."""
-    pipeline: PipelineSpec
-    prompts: PromptsSpec | None = None
-    """Text-to-image."""
-    classes: ClassesSpec | None = None
-    """Class-conditional generation. Without it, prompts and variations_of: unconditional."""
-    variations_of: SourceSpec | None = None
-    """Image-to-image variations of real records, in their order; labels are kept, not needed."""
-    gate: GateSpec = GateSpec()
-    encoding: EncodingSpec = EncodingSpec()
+
+
+class GenerateSpec(GeneratorSpec, DataSetName):
+    """Diffusion images at any scale: a Parquet data set that a `generated` source of a training job reads."""
+
     quality: QualitySpec | None = Field(default=None, json_schema_extra=EXECUTION_ONLY)
     """How good the data set is, measured when it is whole."""
-    images_per_shard: int = Field(default=256, ge=1)
-    """Images in one Parquet file, which appears whole or not at all. What is done of it is kept meanwhile."""
-    images_per_batch: int = Field(default=8, ge=1, json_schema_extra=EXECUTION_ONLY)
-    """Images that go through the network together; halved by itself when memory runs out."""
-    actors: PoolOrCount = Field(default=Pool(min=1, max=1), json_schema_extra=EXECUTION_ONLY)
-    """Processes that hold a pipeline."""
     price_per_gpu_hour: float | None = Field(default=None, gt=0, json_schema_extra=EXECUTION_ONLY)
     """To show what the job costs."""
     object_store: ObjectStoreSpec = Field(default=ObjectStoreSpec(), json_schema_extra=EXECUTION_ONLY)

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from .generate import GenerateSpec
 from .job import JOB_KINDS, TrainingSpec
@@ -31,7 +32,8 @@ def spec_hash(spec: BaseModel) -> str:
     """SHA-256 (hex) over the fields that decide what is computed.
 
     Fields marked `execution_only` (workers, actors, checkpoint cadence, storage) are left out: a run
-    may be resumed with other resources and stays the same run.
+    may be resumed with other resources and stays the same run. So are fields that are null: a later
+    version may add optional ones.
     """
     canonical = json.dumps(_identity(spec), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
@@ -87,12 +89,17 @@ def _schema_of(model: type[BaseModel]) -> dict[str, Any]:
     return schema
 
 
+def _execution_only(info: FieldInfo) -> bool:
+    extra = info.json_schema_extra
+    return isinstance(extra, dict) and bool(extra.get("execution_only"))
+
+
 def _identity(value: Any) -> Any:
     if isinstance(value, BaseModel):
         return {
             name: _identity(getattr(value, name))
             for name, info in type(value).model_fields.items()
-            if not (isinstance(info.json_schema_extra, dict) and info.json_schema_extra.get("execution_only"))
+            if getattr(value, name) is not None and not _execution_only(info)
         }
     if isinstance(value, list | tuple):
         return [_identity(item) for item in value]

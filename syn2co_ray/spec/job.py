@@ -8,12 +8,13 @@ from pydantic import Field
 
 from .augment import AugmentSpec
 from .base import EXECUTION_ONLY, Section
-from .data import DataSpec, ObjectStoreSpec
+from .data import DataSpec
 from .evaluate import EvaluateSpec
 from .generate import GenerateSpec
 from .generator_method import GeneratorMethodSpec
 from .method import MethodSpec
 from .pipeline import PipelineJobSpec
+from .source import ObjectStoreSpec
 from .train import TrainSpec
 
 

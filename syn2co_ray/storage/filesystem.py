@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 from pyarrow import fs
 
-from ..spec.data import ObjectStoreSpec
 from ..spec.errors import StorageError
+from ..spec.source import ObjectStoreSpec
 
 S3_ATTEMPTS = 10
 """Times that the S3 client itself sends one request before it gives up (exponential backoff, jitter)."""

@@ -7,12 +7,10 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from importlib.metadata import version
 from typing import Any
 
 from rich.console import Console
 
-from .. import __version__
 from ..generate.actor import ForActors, ShardActor
 from ..generate.conditions import read_conditions
 from ..generate.contact_sheet import contact_sheet_png
@@ -32,11 +30,12 @@ from ..generate.duplicates import plan_again
 from ..generate.inputs import device_of, inputs_of_actors
 from ..generate.parts import FOLDER
 from ..generate.slots import Conditions, content_id, number_of_shards
-from ..generate.weights import INDEX_FILE, digest_of, local_pipeline, pipeline_class_name
+from ..generate.weights import digest_of, local_pipeline
 from ..spec.errors import ResourceError, RunInterrupted, error_from_json
 from ..spec.generate import GenerateSpec
 from ..storage import Store, delete_folder, exists, open_store, publish_bytes, read_bytes
 from .cluster import Cluster, connected
+from .live import about_shards
 from .progress import Progress, duration
 from .stop_signals import StopSignals
 
@@ -66,14 +65,7 @@ def run_generate(job: GenerateSpec, console: Console, *, debug: bool = False) ->
             f"data set {job.name} {content}: {job.images:,} images in {number_of_shards(job):,} shards, "
             f"{len(missing):,} to make"
         )
-        about = {
-            "pipeline_class": pipeline_class_name(folder),
-            "scheduler": job.pipeline.scheduler
-            or json.loads((folder / INDEX_FILE).read_text()).get("scheduler", ["", "its own"])[1],
-            "weights_sha256": digest,
-            "code_version": __version__,
-            **{name: version(name) for name in ("diffusers", "torch")},
-        }
+        about = about_shards(job, folder, digest)
         if not missing and was_whole:
             return _finished(store, job, conditions, content, digest, about, progress)
         with connected(debug=debug) as cluster:

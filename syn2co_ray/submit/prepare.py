@@ -8,16 +8,17 @@ from dataclasses import dataclass
 
 from ..augment.recipes import view_bytes_per_image
 from ..data.index import SourceIndex, build_index, load_index, save_index
-from ..data.plan import Plan
+from ..data.plan import LivePool, Plan
 from ..data.prepare import run_prepare
 from ..data.stream import Stream
 from ..evaluate.labelled import LabelledSet, check_labelled
-from ..spec.data import SourceSpec
 from ..spec.errors import Fault, SpecError
 from ..spec.job import PretrainSpec, TrainingSpec
+from ..spec.source import SourceSpec
 from ..storage import exists, publish_bytes, read_bytes
 from ..storage.run_layout import PROVENANCE_FILE
 from ..train.run_folder import RunFolder, open_run
+from .live import PreparedLive, prepare_live
 from .provenance import provenance
 
 
@@ -37,6 +38,7 @@ class PreparedRun:
     run: RunFolder
     stream: Stream
     evaluation: EvaluationSets | None
+    live: PreparedLive | None = None
 
     @property
     def plan(self) -> Plan:
@@ -64,21 +66,24 @@ def prepare_run(job: TrainingSpec, log: Callable[[str], None]) -> PreparedRun:
         reader_cpus_each=job.data.reader_cpus_each,
     )
     evaluation = _evaluation(run, job, indexes, log)
+    live = prepare_live(job, run.store, plan) if job.data.live else None
     if run.read_json(PROVENANCE_FILE) is None:
-        run.write_json(PROVENANCE_FILE, provenance(job, indexes))
-    return PreparedRun(job, run, stream, evaluation)
+        run.write_json(PROVENANCE_FILE, provenance(job, indexes, live.provenance if live else None))
+    return PreparedRun(job, run, stream, evaluation, live)
 
 
 def make_plan(job: TrainingSpec, indexes: tuple[SourceIndex, ...]) -> Plan:
     """The job's plan over its indexed sources."""
+    live = job.data.live
     plan = Plan(
         seed=job.seed,
         epochs=job.train.epochs,
         images_per_step_global=job.train.images_per_step_global,
         window_images=job.data.window_images,
         fragment_rows=tuple(index.fragment_rows for index in indexes),
-        shares=tuple(source.share for source in job.data.train),
+        shares=job.data.shares,
         images_per_epoch=job.data.images_per_epoch,
+        live=LivePool(live.pool_shards, live.generator.images_per_shard) if live else None,
     )
     if plan.steps_per_epoch == 0:
         fault = Fault(

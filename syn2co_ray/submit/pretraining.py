@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from typing import Any
@@ -11,8 +12,9 @@ from ..storage import publish_bytes
 from ..storage.run_layout import RESULTS_FILE, VIEWS_FILE
 from ..train.pretrain import PretrainRun
 from .entry import generator_worker, pretrain_worker
+from .live import LiveSource
 from .prepare import PreparedRun
-from .progress import Progress, duration
+from .progress import Progress, duration, live_line
 from .sheet import first_views
 
 POLL_S = 0.25
@@ -22,28 +24,48 @@ def train(
     prepared: PreparedRun, workers: int, progress: Progress, stop: threading.Event, marks: dict[str, float]
 ) -> dict[str, Any]:
     worker = generator_worker if isinstance(prepared.job, TrainGeneratorSpec) else pretrain_worker
-    run = PretrainRun(prepared.job, prepared.run, prepared.stream, workers, worker, extra=prepared.evaluation)
-    started = time.time()
-    run.start()
-    sheet = first_views(prepared)
-    if sheet is not None:
-        publish_bytes(prepared.run.store, VIEWS_FILE, sheet)
+    with contextlib.ExitStack() as stack:
+        live, stream = None, prepared.stream
+        if prepared.live is not None:
+            live = LiveSource(prepared.live, prepared.job, workers, prepared.plan, progress.log)
+            stack.callback(live.stop)
+            stream = live.joined_to(stream)
+        run = PretrainRun(prepared.job, prepared.run, stream, workers, worker, extra=prepared.evaluation)
+        started = time.time()
+        run.start()
+        sheet = first_views(prepared)
+        if sheet is not None:
+            publish_bytes(prepared.run.store, VIEWS_FILE, sheet)
+        seen = _watch(run, live, progress, stop)
+        answer = run.result()
+        progress.show(seen)
+        for note in answer["outcome"]["notes"]:
+            progress.log(note)
+        marks.update(seen["marks"])
+        results = _results(answer, time.time() - started, marks)
+        if live is not None:
+            results["live"] = live.look()
+            live.leave_picture(prepared.run.store)
+    prepared.run.write_json(RESULTS_FILE, results)
+    return results
+
+
+def _watch(
+    run: PretrainRun, live: LiveSource | None, progress: Progress, stop: threading.Event
+) -> dict[str, Any]:
+    """Show what a run does until it ends, and pass on what it is asked; returns what was seen last."""
     asked = False
     while not run.wait(POLL_S):
         if stop.is_set() and not asked:
             progress.log("stopping: publishing a checkpoint first (once more to stop at once)")
             run.ask_to_stop()
             asked = True
-        progress.show(run.look())
-    seen = run.look()
-    answer = run.result()
-    progress.show(seen)
-    for note in answer["outcome"]["notes"]:
-        progress.log(note)
-    marks.update(seen["marks"])
-    results = _results(answer, time.time() - started, marks)
-    prepared.run.write_json(RESULTS_FILE, results)
-    return results
+        seen = run.look()
+        if live is not None:
+            live.trained(seen["progress"].get("step", 0))
+            seen["live"] = live.look()
+        progress.show(seen)
+    return run.look()
 
 
 def _results(answer: dict[str, Any], wall_s: float, marks: dict[str, float]) -> dict[str, Any]:
@@ -87,6 +109,8 @@ def present(prepared: PreparedRun, results: dict[str, Any], progress: Progress) 
         f"ready to train {results['startup_s']['total']:.0f} s after the command, "
         f"{duration(results['wall_s'])} in all"
     )
+    if "live" in results:
+        progress.log(live_line(results["live"]))
     if isinstance(prepared.job, TrainGeneratorSpec) and results["status"] == "finished":
         progress.log(f"pipeline: {prepared.job.into}")
     progress.log(f"report: {report}")

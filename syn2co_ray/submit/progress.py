@@ -51,6 +51,8 @@ class Progress:
         if not progress or progress["step"] == self._last_step:
             return
         line = self.line(progress)
+        if "live" in seen:
+            line += f"  {seen['live']['images_made']:,} generated, {seen['live']['images_ready']:,} ready"
         if self._live:
             self._live.update(Text(line))
         elif time.monotonic() - self._last_line_at >= PLAIN_LINE_EVERY_S or self._last_step < 0:
@@ -71,6 +73,15 @@ class Progress:
             f"{self._rate:.0f} images/s  data wait {progress['data_wait_share']:.0%}  "
             f"ETA {duration(left_s)}{skipped}"
         )
+
+
+def live_line(live: dict[str, Any]) -> str:
+    """What a live source did, in one line."""
+    late = f"{live['late_passes']} of {live['passes']} passes came before their new images"
+    return (
+        f"live source: {live['images_made']:,} images generated, {late}, "
+        f"longest wait {duration(live['longest_wait_s'])}"
+    )
 
 
 def duration(seconds: float) -> str:

@@ -18,7 +18,9 @@ from ..spec.job import TrainingSpec
 LIBRARIES = ("torch", "timm", "ray", "pyarrow", "numpy", "opencv-python-headless", "simplejpeg", "pillow")
 
 
-def provenance(job: TrainingSpec, indexes: tuple[SourceIndex, ...]) -> dict[str, Any]:
+def provenance(
+    job: TrainingSpec, indexes: tuple[SourceIndex, ...], live: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """Plain values for provenance.json; data sets are named by the hash of their manifest."""
     return {
         "spec_hash": spec_hash(job),
@@ -30,6 +32,7 @@ def provenance(job: TrainingSpec, indexes: tuple[SourceIndex, ...]) -> dict[str,
             {"uri": index.source.uri, "fingerprint": index.fingerprint, "records": index.num_records}
             for index in indexes
         ],
+        **({"live": live} if live else {}),
         "started_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
 

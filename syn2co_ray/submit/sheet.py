@@ -15,7 +15,7 @@ KEY_END = 10
 
 
 def first_views(prepared: PreparedRun) -> bytes | None:
-    """PNG of a few records of the first window, each source in turn, with their views of epoch 0.
+    """PNG of a few records of the first window, each stored source in turn, with their views of epoch 0.
 
     None when none of them can be decoded; the workers will say more about that.
     """
@@ -24,7 +24,7 @@ def first_views(prepared: PreparedRun) -> bytes | None:
     maker = ViewMaker(AugmentSpec.model_validate({**job.augment.model_dump(), "backend": "opencv"}), job.seed)
     rows = []
     reads = prepared.plan.window(0).reads
-    per_source = max(1, RECORDS_SHOWN // len(prepared.stream.indexes))
+    per_source = RECORDS_SHOWN // max(1, len(prepared.stream.indexes)) or 1
     for source, index in enumerate(prepared.stream.indexes):
         wanted = per_source
         for read in (read for read in reads if read.source == source):

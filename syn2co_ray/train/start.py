@@ -9,8 +9,8 @@ from torch import Tensor
 
 from ..methods import Method
 from ..methods.queue import FeatureQueue
-from ..spec.data import ObjectStoreSpec
 from ..spec.errors import CheckpointError
+from ..spec.source import ObjectStoreSpec
 from ..spec.train import StartSpec
 from ..storage import open_store
 from .checkpoint_files import METHOD, complete_steps, read_checkpoint

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from syn2co_ray.spec.data import ObjectStoreSpec
+from syn2co_ray.spec.source import ObjectStoreSpec
 from syn2co_ray.storage import open_store, publish_bytes
 
 OPTIONS = ObjectStoreSpec()

@@ -13,8 +13,8 @@ import pytest
 
 from syn2co_ray.data.index import build_index, load_index, read_fragments, read_rows, save_index
 from syn2co_ray.data.record import RECORD_SCHEMA
-from syn2co_ray.spec.data import ObjectStoreSpec, SourceSpec
 from syn2co_ray.spec.errors import DataError, StorageError
+from syn2co_ray.spec.source import ObjectStoreSpec, SourceSpec
 
 from .sources import OPTIONS, WRITERS, Expected, parquet_bytes, png, put, write_parquet
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 
 import numpy as np
 import pytest
 
-from syn2co_ray.data.plan import Plan
-from syn2co_ray.spec.data import ShareSchedule
+from syn2co_ray.data.plan import LivePool, Plan
+from syn2co_ray.spec.source import ShareSchedule
 
 FRAGMENTS = (np.array([100, 57, 31, 64, 90, 12, 77, 40]), np.array([33, 20, 41]))
 
@@ -133,3 +134,36 @@ def test_one_row_fragments_are_shuffled_over_the_whole_source():
     plan = make(rows=(np.ones(2000, dtype=int),), shares=(None,), window=64, epochs=1)
     first = [r[1] for r in steps_of(plan)[0]]
     assert max(first) - min(first) > 1000
+
+
+def live_plan(share=0.25, epochs=6, pool=LivePool(shards=4, images_per_shard=10), window=128) -> Plan:
+    rest = 1.0 - share if isinstance(share, float) else ShareSchedule(start=1.0, end=0.5, epochs=(1, 4))
+    return Plan(3, epochs, 32, window, FRAGMENTS[:1], (rest, share), None, pool)
+
+
+@pytest.mark.parametrize("share", [0.25, ShareSchedule(start=0.0, end=0.5, epochs=(1, 4))])
+def test_a_live_source_is_gone_through_pass_after_pass_over_all_epochs(share):
+    plan = live_plan(share)
+    steps = steps_of(plan)
+    live = [record for step in sorted(steps) for record in steps[step] if record[0] == 1]
+    per_pass = Counter(record[1] // 4 for record in live)
+    assert set(per_pass) == set(range(plan.live_passes))
+    assert {per_pass[number] for number in range(plan.live_passes - 1)} == {40}
+    assert len(set(live)) == len(live), "a record has one use in a pass, and each use a repeat of its own"
+    for step in range(plan.total_steps + 1):
+        before = sum(record[0] == 1 for s in range(step) for record in steps[s])
+        assert plan.live_images_before(step) == before
+    for number in range(plan.total_windows):
+        reads = [read for read in plan.window(number).reads if read.source == 1]
+        assert len({read.fragment // 4 for read in reads}) <= plan.live_passes_per_window
+
+
+def test_an_epoch_is_as_long_as_the_stored_records():
+    assert live_plan().steps_per_epoch == sum(FRAGMENTS[0]) // 32
+
+
+def test_a_live_source_alone():
+    plan = Plan(0, 2, 32, 64, (), (1.0,), 100, LivePool(shards=2, images_per_shard=16))
+    assert plan.total_steps == 6
+    assert plan.live_passes == 6
+    assert {record[0] for records in steps_of(plan).values() for record in records} == {0}

@@ -19,8 +19,9 @@ from syn2co_ray.data.index import build_index, read_fragments
 from syn2co_ray.data.prepare import MARKER, run_prepare
 from syn2co_ray.data.shards import key_order, write_shards
 from syn2co_ray.data.subset import first_of_each_class
-from syn2co_ray.spec.data import DigitsStep, SourceSpec, SubsetStep
+from syn2co_ray.spec.data import DigitsStep, SubsetStep
 from syn2co_ray.spec.errors import DataError, StorageError
+from syn2co_ray.spec.source import SourceSpec
 from syn2co_ray.storage import Store, delete, list_files, open_store, publish_bytes, read_bytes
 
 from .sources import OPTIONS, WRITERS, parquet_bytes, png, put

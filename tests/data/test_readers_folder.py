@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from syn2co_ray.data.index import build_index, read_rows
-from syn2co_ray.spec.data import SourceSpec
 from syn2co_ray.spec.errors import DataError, StorageError
+from syn2co_ray.spec.source import SourceSpec
 
 from .sources import OPTIONS, png, put
 

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pytest
 
 from syn2co_ray.data.index import build_index, read_rows
-from syn2co_ray.spec.data import SourceSpec
 from syn2co_ray.spec.errors import DataError
+from syn2co_ray.spec.source import SourceSpec
 
 from .sources import OPTIONS, parquet_bytes, png, put
 

@@ -11,8 +11,8 @@ import pytest
 
 from syn2co_ray.data.index import build_index, read_rows
 from syn2co_ray.data.readers.webdataset import SAMPLES_PER_FRAGMENT
-from syn2co_ray.spec.data import SourceSpec
 from syn2co_ray.spec.errors import DataError
+from syn2co_ray.spec.source import SourceSpec
 
 from .sources import OPTIONS, png, put, tar_bytes
 

@@ -16,8 +16,9 @@ from syn2co_ray.data.plan import Plan
 from syn2co_ray.data.prepare import run_prepare
 from syn2co_ray.data.stream import Stream, blocks_of_window, rank_streams, steps_of_blocks, window_dataset
 from syn2co_ray.spec.base import Pool
-from syn2co_ray.spec.data import DigitsStep, ObjectStoreSpec, SourceSpec
+from syn2co_ray.spec.data import DigitsStep
 from syn2co_ray.spec.errors import DataError
+from syn2co_ray.spec.source import ObjectStoreSpec, SourceSpec
 
 BATCH = 24
 STORE = ObjectStoreSpec()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from syn2co_ray.spec.data import ObjectStoreSpec
+from syn2co_ray.spec.source import ObjectStoreSpec
 from syn2co_ray.storage import list_files, open_store, read_bytes
 
 JOB = Path(__file__).resolve().parents[2] / "jobs/cifar10_laptop.yaml"

@@ -27,10 +27,11 @@ from syn2co_ray.generate.pipeline import ImageMaker
 from syn2co_ray.generate.shards import make_shard
 from syn2co_ray.generate.slots import Conditions, shard_of
 from syn2co_ray.generate.weights import local_pipeline
-from syn2co_ray.spec.data import DigitsStep, ObjectStoreSpec, SourceSpec
+from syn2co_ray.spec.data import DigitsStep
 from syn2co_ray.spec.errors import DataError, ResourceError, SpecError
 from syn2co_ray.spec.generate import GenerateSpec
 from syn2co_ray.spec.identity import resolved
+from syn2co_ray.spec.source import ObjectStoreSpec, SourceSpec
 from syn2co_ray.submit.generate import run_generate
 from syn2co_ray.submit.one_image import one_image
 
@@ -217,3 +218,23 @@ def test_killed_at_random_and_started_again_until_whole(make_job: MakeJob, tmp_p
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert [int(row["key"].rpartition("-")[2]) for row in rows_of(job.into)] == list(range(400))
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_two_jobs_on_one_prefix_make_one_data_set(make_job: MakeJob, tmp_path: Path) -> None:
+    """Started at the same moment, each on a Ray of its own: what one writes is what the other would."""
+    job = make_job(images=60, images_per_shard=6, images_per_batch=3, pipeline={"steps": 8})
+    file = tmp_path / "job.yaml"
+    file.write_text(yaml.safe_dump(resolved(job)))
+    command = [sys.executable, "-m", "syn2co_ray.cli", "run", str(file)]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for _ in range(2)]
+    said = [driver.communicate(timeout=600)[0].decode() for driver in both]
+    assert [driver.returncode for driver in both] == [0, 0], said
+    together = files_of(job.into)
+    assert len(together) == 10
+    assert [int(row["key"].rpartition("-")[2]) for row in rows_of(job.into)] == list(range(60))
+    assert not (Path(job.into) / "_unfinished").exists()
+    alone = job.model_copy(update={"into": str(tmp_path / "alone")})
+    run(alone)
+    assert files_of(alone.into) == together

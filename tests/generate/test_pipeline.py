@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +15,12 @@ import pytest
 from syn2co_ray.generate.pipeline import ImageMaker
 from syn2co_ray.generate.slots import Conditions, Slot, image_seed, slot_of
 from syn2co_ray.generate.weights import digest_of, local_pipeline
-from syn2co_ray.spec.data import ObjectStoreSpec
 from syn2co_ray.spec.errors import SpecError
 from syn2co_ray.spec.generate import GenerateSpec
+from syn2co_ray.spec.source import ObjectStoreSpec
 
 from .conftest import MakeJob
+from .hub_server import serving
 
 FAMILIES = {"unconditional": 16, "class_conditional": 32, "text_to_image": 32}
 every_family = pytest.mark.parametrize("family", FAMILIES)
@@ -129,6 +133,38 @@ def test_sources_that_lead_nowhere_are_refused(make_job: MakeJob, tmp_path: Path
     ):
         with pytest.raises(SpecError, match=got):
             local_pipeline(make_job(pipeline={"source": source}).pipeline, options)
+
+
+def test_a_hub_name_is_fetched_at_its_commit_and_a_second_time_from_the_cache(
+    pipelines: dict[str, Path], tmp_path: Path
+) -> None:
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    code = (
+        "import sys; from syn2co_ray.generate.weights import digest_of, local_pipeline\n"
+        "from syn2co_ray.spec.generate import PipelineSpec\n"
+        "from syn2co_ray.spec.source import ObjectStoreSpec\n"
+        "found = local_pipeline(PipelineSpec(source='someone/tiny', revision=sys.argv[1]), ObjectStoreSpec())\n"
+        "print(digest_of(found))"
+    )
+
+    def fetched(endpoint: str, revision: str) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "home")}
+        command = [sys.executable, "-c", code, revision]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+
+    with serving("someone/tiny", commit, pipelines["unconditional"]) as endpoint:
+        first = fetched(endpoint, commit)
+        assert first.stdout.strip() == digest_of(pipelines["unconditional"]), first.stderr
+        other = fetched(endpoint, "f" * 40)
+    assert "pipeline.source: someone/tiny at ffffffffffff" in other.stderr
+    assert fetched(endpoint, commit).stdout == first.stdout
+
+
+@pytest.mark.slow
+def test_compiling_changes_no_image_beyond_rounding(make_job: MakeJob) -> None:
+    plain, compiled = make_job(), make_job(pipeline={"compile": True})
+    expected = made(plain, maker_of(plain), [0, 1, 2], batch=3)
+    np.testing.assert_allclose(made(compiled, maker_of(compiled), [0, 1, 2], batch=3), expected, atol=2e-3)
 
 
 def test_digest_follows_every_byte_and_name(pipelines: dict[str, Path], tmp_path: Path) -> None:

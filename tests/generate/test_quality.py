@@ -15,9 +15,10 @@ from syn2co_ray.data.prepare import run_prepare
 from syn2co_ray.generate.embedding_gate import NearestReal, real_features
 from syn2co_ray.generate.encoder import Encoder, decoded_images
 from syn2co_ray.generate.quality import distances, measure_quality, precision_and_recall
-from syn2co_ray.spec.data import DigitsStep, ObjectStoreSpec, SourceSpec
+from syn2co_ray.spec.data import DigitsStep
 from syn2co_ray.spec.errors import SpecError, StorageError
 from syn2co_ray.spec.generate import EmbeddingGateSpec, EncoderSpec, QualitySpec
+from syn2co_ray.spec.source import ObjectStoreSpec, SourceSpec
 
 STORE = ObjectStoreSpec()
 VIT = {"img_size": 16, "patch_size": 4, "embed_dim": 32, "depth": 1, "num_heads": 2}

@@ -18,9 +18,9 @@ from syn2co_ray.generate.gate import Gate
 from syn2co_ray.generate.parts import Parts
 from syn2co_ray.generate.shards import METADATA_KEY, PART_SCHEMA, encode, make_shard
 from syn2co_ray.generate.slots import Conditions, Slot, image_seed, shard_of
-from syn2co_ray.spec.data import ObjectStoreSpec
 from syn2co_ray.spec.errors import DataError
 from syn2co_ray.spec.generate import EncodingSpec, GenerateSpec
+from syn2co_ray.spec.source import ObjectStoreSpec
 from syn2co_ray.storage import open_store
 
 from .conftest import MakeJob

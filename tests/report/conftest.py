@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from syn2co_ray.spec.data import ObjectStoreSpec
+from syn2co_ray.spec.source import ObjectStoreSpec
 from syn2co_ray.storage import Store, open_store
 from syn2co_ray.storage.run_layout import eval_file, steps_file
 

@@ -13,8 +13,8 @@ import pytest
 
 from syn2co_ray.report.page import duration, figure, render_page, write_report
 from syn2co_ray.report.run_files import load_run_files
-from syn2co_ray.spec.data import ObjectStoreSpec
 from syn2co_ray.spec.errors import StorageError
+from syn2co_ray.spec.source import ObjectStoreSpec
 from syn2co_ray.storage import open_store, publish_bytes, read_bytes
 from syn2co_ray.storage.run_layout import eval_file
 

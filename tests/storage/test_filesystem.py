@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from syn2co_ray.spec.data import ObjectStoreSpec
 from syn2co_ray.spec.errors import StorageError
+from syn2co_ray.spec.source import ObjectStoreSpec
 from syn2co_ray.storage import Store, filesystem, list_files, open_store, publish_bytes, read_bytes
 
 OPTIONS = ObjectStoreSpec()

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from syn2co_ray.spec.data import ObjectStoreSpec
 from syn2co_ray.spec.errors import StorageError
+from syn2co_ray.spec.source import ObjectStoreSpec
 from syn2co_ray.storage import (
     FileInfo,
     delete,
@@ -144,7 +144,7 @@ def test_local_failure_keeps_old_bytes_and_leaves_no_rest(
 def test_killed_local_writer_leaves_a_rest_that_no_reader_sees(tmp_path: Path) -> None:
     code = (
         "import os, signal, sys; from syn2co_ray.storage import open_store, publish, publish_bytes\n"
-        "from syn2co_ray.spec.data import ObjectStoreSpec\n"
+        "from syn2co_ray.spec.source import ObjectStoreSpec\n"
         "publish.os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
         "publish_bytes(open_store(sys.argv[1], ObjectStoreSpec()), 'file', b'new')\n"
     )
@@ -204,7 +204,7 @@ def test_uploader_killed_in_the_middle_publishes_nothing(s3_environment) -> None
     proxy = StallingProxy(s3_environment.endpoint_url, forward_bytes=PART_BYTES * 3 // 2, then="hold")
     code = (
         "import sys; from syn2co_ray.storage import open_store, publish_bytes\n"
-        "from syn2co_ray.spec.data import ObjectStoreSpec\n"
+        "from syn2co_ray.spec.source import ObjectStoreSpec\n"
         "store = open_store('s3://killed', ObjectStoreSpec(endpoint_url=sys.argv[1]))\n"
         "publish_bytes(store, 'object', bytes(30 * 2**20))\n"
     )

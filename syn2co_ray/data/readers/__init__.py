@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from ...spec.data import SourceFormat
+from ...spec.source import SourceFormat
 from .folder import FolderReader
 from .parquet import ParquetReader
 from .protocol import Reader

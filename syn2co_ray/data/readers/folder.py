@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from ...spec.data import SourceSpec
+from ...spec.source import SourceSpec
 from ...storage import FileInfo, Store, read_bytes
 from ..record import IMAGE, IMAGE_EXTENSIONS, record_table
 from ..source_index import SourceIndex, make_index

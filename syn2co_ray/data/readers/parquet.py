@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ...spec.data import SourceSpec
 from ...spec.errors import DataError
+from ...spec.source import SourceSpec
 from ...storage import FileInfo, Store, with_retries
 from ...storage.retry import is_from_store
 from ..record import IMAGE, KEY, LABEL, record_table

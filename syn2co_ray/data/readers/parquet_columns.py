@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pyarrow as pa
 
-from ...spec.data import SourceSpec
 from ...spec.errors import DataError
+from ...spec.source import SourceSpec
 
 ROLES = ("image_column", "label_column", "key_column")
 IMAGE_NAMES = ("image", "img", "jpg", "png")

@@ -8,8 +8,8 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
-from ...spec.data import SourceSpec
 from ...spec.errors import DataError
+from ...spec.source import SourceSpec
 from ...storage import FileInfo, Store
 from ..source_index import SourceIndex
 

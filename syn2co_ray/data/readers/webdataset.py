@@ -18,8 +18,8 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from ...spec.data import SourceSpec
 from ...spec.errors import DataError
+from ...spec.source import SourceSpec
 from ...storage import FileInfo, Store, with_retries
 from ..record import IMAGE_EXTENSIONS, record_table
 from ..source_index import SourceIndex, make_index

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from string import Formatter
 
 from ..augment import AugmentSpec
 from ..base import Pool
-from ..data import DataSpec, SourceSpec
+from ..data import DataSpec
 from ..errors import Fault
 from ..generate import ClassesSpec, GateSpec, PipelineSpec, PromptsSpec
 from ..generator_method import DdpmSpec, GeneratorMethodSpec, LoraSpec
-from .registry import rule
+from ..source import SourceSpec
+from .registry import cross_field_faults, rule
 
 
 @rule
@@ -135,3 +137,24 @@ def duplicates_have_a_measure(gate: GateSpec) -> Iterator[Fault]:
 def generating_actors_are_a_range(actors: Pool) -> Iterator[Fault]:
     if actors.min > actors.max:
         yield Fault("actors", f"min {actors.min} is more than max {actors.max}", "min <= max", "swap them")
+
+
+@rule
+def live_pool_turns_over(kind: str, data: DataSpec) -> Iterator[Fault]:
+    live = data.live
+    if live is None:
+        return
+    if kind != "pretrain":
+        yield Fault("data.live", f"given with kind {kind}", "only with kind pretrain", "leave it out")
+    unit = live.uses * live.generator.images_per_shard
+    if live.pool_images % unit:
+        got = f"{live.pool_images} is not a multiple of uses x generator.images_per_shard = {unit}"
+        below, above = live.pool_images // unit * unit, (live.pool_images // unit + 1) * unit
+        nearest = f"use {below} or {above}" if below else f"use {above}"
+        yield Fault("data.live.pool_images", got, f"a multiple of {unit}", nearest)
+    if live.floor_images is not None and live.floor_images > live.pool_images:
+        got = f"{live.floor_images} is more than the pool's {live.pool_images}"
+        yield Fault("data.live.floor_images", got, "at most pool_images", "lower it")
+    generator = {name: getattr(live.generator, name) for name in type(live.generator).model_fields}
+    for fault in cross_field_faults(generator):
+        yield replace(fault, where=f"data.live.generator.{fault.where}")

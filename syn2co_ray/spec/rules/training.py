@@ -6,9 +6,10 @@ import math
 from collections.abc import Iterator
 
 from ..augment import AugmentSpec
-from ..data import DataSpec, ShareSchedule, share_in
+from ..data import DataSpec
 from ..errors import Fault
 from ..evaluate import EvaluateSpec
+from ..source import ShareSchedule, share_in
 from ..train import TrainSpec
 from .registry import rule
 
@@ -62,7 +63,7 @@ def schedules_fit(train: TrainSpec) -> Iterator[Fault]:
 
 @rule
 def shares_sum_to_one(data: DataSpec) -> Iterator[Fault]:
-    shares = [source.share for source in data.train]
+    shares = data.shares
     given = [share for share in shares if share is not None]
     if not given:
         return
@@ -86,6 +87,15 @@ def shares_sum_to_one(data: DataSpec) -> Iterator[Fault]:
             when = f" in epoch {epoch}" if schedules else ""
             yield Fault("data.train", f"shares sum to {total:g}{when}", "a sum of 1", "change a share")
             return
+
+
+@rule
+def something_is_trained_on(data: DataSpec) -> Iterator[Fault]:
+    if not data.train and data.live is None:
+        yield Fault("data.train", "no source", "at least one, or data.live", "add one")
+    if not data.train and data.live is not None and data.images_per_epoch is None:
+        got = "missing, and data.train is empty"
+        yield Fault("data.images_per_epoch", got, "a number: a generator has no end", "add it")
 
 
 @rule
