@@ -246,12 +246,13 @@ class Plan:
         return -(-sum(self._live_images_of_epochs) // self.live.images)
 
     @cached_property
-    def live_passes_per_window(self) -> int:
-        """Passes that one window may go through, at most."""
+    def live_passes_ahead(self) -> int:
+        """Passes that begin within the two windows after any position: one that is trained on, one that is
+        read meanwhile."""
         assert self.live is not None
         share = max(self.shares_in(epoch)[-1] for epoch in range(self.epochs))
-        images = int(share * self.steps_per_window * self.images_per_step_global) + 1
-        return -(-images // self.live.images) + 1
+        images = int(2 * share * self.steps_per_window * self.images_per_step_global) + 1
+        return -(-images // self.live.images)
 
     def _live_stream(
         self, epoch: int, source: int, start: int, stop: int

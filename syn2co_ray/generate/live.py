@@ -15,7 +15,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from ..spec.errors import TrainingError, error_to_json
+from ..spec.errors import Syn2coError, TrainingError, error_to_json
 from ..spec.generate import GenerateSpec
 from ..spec.live import LiveSpec
 from ..storage import Store, delete, list_files, open_store
@@ -83,17 +83,28 @@ class LiveGenerator:
             decided=read_decisions(self.store),
             keep=partial(publish_decisions, self.store),
         )
+        self.decided_before = len(self.ledger.decided)
         self.workers: list[_Worker] = []
         self.shards_made = self.failures = 0
         self.waited_s = 0.0
         self.position: int | None = None
         self.error = ""
+        self.ended = False
         self._changed = asyncio.Condition()
 
     async def run(self) -> None:
-        """Keep the pool ahead of training."""
+        """Keep the pool ahead of training, until it is asked to end."""
+        try:
+            await self._work()
+        except Exception as error:
+            # Training waits for passes; whatever ends this must reach it.
+            self.error = error_to_json(error if isinstance(error, Syn2coError) else _broken(error))
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def _work(self) -> None:
         waiting: dict[asyncio.Future[Any], _Worker] = {}
-        while not self.error:
+        while not (self.error or self.ended):
             self._hire_and_fire()
             for worker, shard in zip(self._idle(), self._to_make(), strict=False):
                 worker.shard = shard
@@ -141,13 +152,21 @@ class LiveGenerator:
         for shard in self.ledger.drop_before(number):
             await asyncio.to_thread(delete, self.store, self._file(shard))
 
+    async def end(self) -> None:
+        """Give up what is being made, and the actors that make it."""
+        async with self._changed:
+            self.ended = True
+            for worker in self.workers:
+                ray.kill(worker.handle)
+            self._changed.notify_all()
+
     async def look(self) -> dict[str, Any]:
         """Counts, for people."""
         per_shard = self.job.images_per_shard
         return {
             "images_made": self.shards_made * per_shard,
             "images_ready": self.ledger.ready * per_shard,
-            "passes": len(self.ledger.decided),
+            "passes": len(self.ledger.decided) - self.decided_before,
             "late_passes": self.ledger.late_passes,
             "longest_wait_s": self.waited_s,
             "actors": len(self.workers),
@@ -222,6 +241,11 @@ async def _within(timeout_s: float, waiting: Any) -> None:
         await asyncio.wait_for(waiting, timeout_s)
     except TimeoutError:
         return
+
+
+def _broken(error: Exception) -> TrainingError:
+    step = "run the same command to resume; report this if it comes again"
+    return TrainingError("data.live", f"{type(error).__name__}: {error}", "", step)
 
 
 def _dying(error: RayError) -> TrainingError:

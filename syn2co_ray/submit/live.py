@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -27,6 +28,7 @@ from ..storage.run_layout import SAMPLES_FILE
 from .resources import asked_for_training
 
 FOLDER = "live"
+STOP_WAIT_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ class LiveSource:
             live=prepared.spec,
             job=self.job,
             passes=plan.live_passes,
-            passes_ahead=2 * plan.live_passes_per_window,
+            passes_ahead=plan.live_passes_ahead,
             weights_digest=prepared.weights_digest,
             about=prepared.about,
             cpus_for_training=asked.cpus,
@@ -133,7 +135,7 @@ class LiveSource:
             self.actor.trained_up_to.remote(number)
 
     def look(self) -> dict[str, Any]:
-        """Counts: images made and ready, passes, late ones, longest wait, actors."""
+        """Counts of this start: images made and ready, passes, late ones, longest wait, actors."""
         import ray
 
         return dict(ray.get(self.actor.look.remote()))
@@ -150,4 +152,6 @@ class LiveSource:
         """Stop generating; the pool stays."""
         import ray
 
-        ray.kill(self.actor)
+        self.actor.end.remote()
+        with contextlib.suppress(ray.exceptions.RayError):
+            ray.get(self._running, timeout=STOP_WAIT_S)
