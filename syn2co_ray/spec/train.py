@@ -52,6 +52,8 @@ class CheckpointSpec(Section):
     """Publish at the end of every n-th epoch (and always at the end, on SIGTERM and on Ctrl-C)."""
     every_steps: int | None = Field(default=None, ge=1)
     """Publish also every n steps."""
+    every_minutes: float | None = Field(default=None, gt=0)
+    """Publish also when the last one is so old."""
     keep: int = Field(default=3, ge=1)
     """How many of the newest whole checkpoints stay."""
 
@@ -77,7 +79,7 @@ class TrainSpec(Section):
     start_from: StartSpec | None = None
     """Begin with what another run has learned."""
     workers: PoolOrCount = Field(default=Pool(min=1, max=1), json_schema_extra=EXECUTION_ONLY)
-    """DDP processes."""
+    """DDP processes; with {min, max} as many as fit, fewer when nodes go, more when nodes come."""
     precision: Literal["auto", "bf16", "float32"] = "auto"
     """Autocast of the networks; loss and queue are always float32. auto: bf16 on a GPU, else float32."""
     compile: bool = Field(default=False, json_schema_extra=EXECUTION_ONLY)
@@ -91,6 +93,8 @@ class TrainSpec(Section):
     nonfinite_steps_max: int = Field(default=10, ge=0, json_schema_extra=EXECUTION_ONLY)
     """Steps in a row with a non-finite loss or gradient (each is skipped) before the run stops."""
     failures_max: int = Field(default=3, ge=0, json_schema_extra=EXECUTION_ONLY)
-    """Worker failures after which the run is restarted from its newest checkpoint."""
+    """Failures of workers or nodes, without a new checkpoint between them, before the run ends."""
+    resize_every_s: float = Field(default=60.0, gt=0, json_schema_extra=EXECUTION_ONLY)
+    """With workers: {min, max}, shortest time between a start of the workers and one with more of them."""
     collective_timeout_s: float = Field(default=600.0, gt=0, json_schema_extra=EXECUTION_ONLY)
     """Longest wait for another rank before the run fails with the names of those missing."""

@@ -15,7 +15,9 @@ from .entry import generator_worker, pretrain_worker
 from .live import LiveSource
 from .prepare import PreparedRun
 from .progress import Progress, duration, live_line
+from .resources import room_for_workers
 from .sheet import first_views
+from .starts import start_line, told_starts
 
 POLL_S = 0.25
 
@@ -23,6 +25,7 @@ POLL_S = 0.25
 def train(
     prepared: PreparedRun, workers: int, progress: Progress, stop: threading.Event, marks: dict[str, float]
 ) -> dict[str, Any]:
+    room = room_for_workers(prepared.job)
     worker = generator_worker if isinstance(prepared.job, TrainGeneratorSpec) else pretrain_worker
     with contextlib.ExitStack() as stack:
         live, stream = None, prepared.stream
@@ -30,7 +33,7 @@ def train(
             live = LiveSource(prepared.live, prepared.job, workers, prepared.plan, progress.log)
             stack.callback(live.stop)
             stream = live.joined_to(stream)
-        run = PretrainRun(prepared.job, prepared.run, stream, workers, worker, extra=prepared.evaluation)
+        run = PretrainRun(prepared.job, prepared.run, stream, room, worker, extra=prepared.evaluation)
         started = time.time()
         run.start()
         sheet = first_views(prepared)
@@ -42,7 +45,7 @@ def train(
         for note in answer["outcome"]["notes"]:
             progress.log(note)
         marks.update(seen["marks"])
-        results = _results(answer, time.time() - started, marks)
+        results = _results(answer, time.time() - started, marks, told_starts(seen["starts"]))
         if live is not None:
             results["live"] = live.look()
             live.leave_picture(prepared.run.store)
@@ -68,7 +71,9 @@ def _watch(
     return run.look()
 
 
-def _results(answer: dict[str, Any], wall_s: float, marks: dict[str, float]) -> dict[str, Any]:
+def _results(
+    answer: dict[str, Any], wall_s: float, marks: dict[str, float], starts: list[dict[str, Any]]
+) -> dict[str, Any]:
     outcome = answer["outcome"]
     images_seen = outcome["images_seen"]
     return {
@@ -77,6 +82,8 @@ def _results(answer: dict[str, Any], wall_s: float, marks: dict[str, float]) -> 
         "rows": answer["results"] or [],
         "images_per_s": outcome["images_per_s"],
         "data_wait_share": outcome["data_wait_share"],
+        "checkpoint_share": outcome["checkpoint_share"],
+        "starts": starts,
         "device": answer["device"],
         "wall_s": wall_s,
         "startup_s": _startup(marks),
@@ -111,6 +118,9 @@ def present(prepared: PreparedRun, results: dict[str, Any], progress: Progress) 
     )
     if "live" in results:
         progress.log(live_line(results["live"]))
+    for start in results.get("starts", ()):
+        if start["reason"]:
+            progress.log(start_line(start))
     if isinstance(prepared.job, TrainGeneratorSpec) and results["status"] == "finished":
         progress.log(f"pipeline: {prepared.job.into}")
     progress.log(f"report: {report}")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ..spec.errors import ResourceError
 from ..spec.job import TrainingSpec
 from ..spec.rules import worker_counts_allowed
+from ..train.room import Room
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,13 @@ def asked_resources(job: TrainingSpec, workers: int) -> Asked:
     generating = job.data.live.generator.actors
     cpus = asked.cpus + generating.min * generating.cpus_each
     return Asked(workers, cpus, asked.gpus + generating.min * generating.gpus_each)
+
+
+def room_for_workers(job: TrainingSpec) -> Room:
+    """Which numbers of workers are allowed, and what they and the rest of the job need."""
+    pool, beside = job.train.workers, asked_resources(job, 0)
+    counts = tuple(worker_counts_allowed(job.train))
+    return Room(counts, pool.cpus_each, pool.gpus_each, beside.cpus, beside.gpus)
 
 
 def choose_workers(job: TrainingSpec, cpus_there: float, gpus_there: float) -> Asked:

@@ -1,7 +1,8 @@
-"""The board: a tiny actor between the driver and the workers.
+"""The board: a tiny actor between driver, controller and workers.
 
-Workers post progress and ask whether to stop; the driver reads progress and asks them to stop. Nothing
-here is needed to resume a run.
+Workers post progress and ask what is wished for; the driver reads progress and asks them to stop; the
+controller's policies ask for checkpoints and pauses, and note failures. Nothing here is needed to resume a
+run.
 """
 
 from __future__ import annotations
@@ -11,26 +12,37 @@ from typing import Any
 
 import ray
 
+from .wish import Wish
+
 
 @ray.remote(num_cpus=0)
 class Board:
-    """Latest progress, marks of the start-up, the position of the present start, and the stop flag."""
+    """Latest progress, marks of the start-up, the starts of the workers, and what is wished for."""
 
     def __init__(self) -> None:
         self.progress: dict[str, Any] = {}
+        self.progress_at = 0.0
         self.evaluations: list[dict[str, Any]] = []
         self.warnings: list[str] = []
         self.marks: dict[str, float] = {}
-        self.first_step = 0
-        self.stop = False
+        self.starts: list[dict[str, Any]] = []
+        self.newest_checkpoint = 0
+        self.wishes: tuple[int, Wish] = (0, Wish.GO_ON)
+        self.paused_step: int | None = None
+        self._reason = ""
+        self._failed_at: float | None = None
 
     def post(self, progress: dict[str, Any]) -> None:
         if "evaluation" in progress:
             self.evaluations.append(progress["evaluation"])
         elif "warning" in progress:
             self.warnings.append(progress["warning"])
+        elif "checkpoint" in progress:
+            self.newest_checkpoint = progress["checkpoint"]
         else:
-            self.progress = progress
+            self.progress, self.progress_at = progress, time.time()
+            if self.starts and self.starts[-1]["first_step_at"] is None:
+                self.starts[-1] |= {"first_step_at": self.progress_at, "workers": progress["workers"]}
 
     def mark(self, name: str, at_unix_s: float) -> None:
         """When a stage of the start-up ended, the first time it did."""
@@ -38,16 +50,58 @@ class Board:
 
     def begin(self, first_step: int) -> None:
         """A (re)start of the workers continues from this step."""
-        self.first_step = first_step
+        self.starts.append(
+            {
+                "first_step": first_step,
+                "reason": self._reason,
+                "last_step_before": self.progress.get("step", first_step),
+                "last_step_before_at": self.progress_at or None,
+                "failed_at": self._failed_at,
+                "first_step_at": None,
+                "workers": None,
+            }
+        )
+        self._reason, self._failed_at = "", None
+        self.go_on()
 
     def position(self) -> int:
-        return self.first_step
+        return self.starts[-1]["first_step"] if self.starts else 0
 
-    def ask_to_stop(self) -> None:
-        self.stop = True
+    def failed(self, reason: str) -> None:
+        """The workers will start again because of this."""
+        self._reason, self._failed_at = reason, time.time()
 
-    def stop_asked(self) -> bool:
-        return self.stop
+    def ask(self, wish: Wish, reason: str = "") -> None:
+        """Wish for something; a stop is never taken back by another wish."""
+        number, before = self.wishes
+        if before is not Wish.STOP:
+            self.wishes = (number + 1, wish)
+            self._reason = reason or self._reason
+
+    def go_on(self) -> None:
+        """Forget a wish for a pause; workers that wait in one continue."""
+        self.paused_step = None
+        if self.wishes[1] is Wish.PAUSE:
+            self.wishes, self._reason = (self.wishes[0] + 1, Wish.GO_ON), ""
+
+    def wished(self) -> tuple[int, Wish]:
+        """Number and kind of the newest wish."""
+        return self.wishes
+
+    def pause(self, step: int) -> None:
+        """The workers have published their state after this step, and wait."""
+        if self.wishes[1] is Wish.PAUSE:
+            self.paused_step = step
+
+    def paused_at(self) -> int | None:
+        return self.paused_step
+
+    def pause_is_over(self) -> bool:
+        return self.wishes[1] is not Wish.PAUSE
+
+    def checkpointed(self) -> int:
+        """Step of the newest checkpoint of this driver's time, 0 without one."""
+        return self.newest_checkpoint
 
     def look(self) -> dict[str, Any]:
         """Everything the driver shows."""
@@ -56,17 +110,21 @@ class Board:
             "evaluations": self.evaluations,
             "warnings": self.warnings,
             "marks": self.marks,
+            "starts": self.starts,
         }
 
 
 class BoardClient:
-    """Rank 0's side of the board: never waits."""
+    """A worker's side of the board. `show` and `wish` never wait; rank 0 alone calls them."""
 
     def __init__(self, board: Any, period_s: float = 0.2) -> None:
         self.board, self.period_s = board, period_s
         self._posted_at = 0.0
         self._asked_at = 0.0
         self._pending: Any = None
+        # What was wished for before this worker began concerned the one before it, but for a stop.
+        self._seen = self._now_wished()[0]
+        self._stop = self._now_wished()[1] is Wish.STOP
 
     def mark(self, name: str) -> None:
         """Note when a stage of the start-up ended."""
@@ -79,16 +137,32 @@ class BoardClient:
             self._posted_at = now
             self.board.post.remote(progress)
 
-    def stop_requested(self) -> bool:
-        """Whether a stop was asked for, as of the newest answer that has arrived."""
+    def wish(self) -> Wish:
+        """What is wished for, as of the newest answer that has arrived; each wish but a stop only once."""
+        if self._stop:
+            return Wish.STOP
         if self._pending is None:
             if time.monotonic() - self._asked_at >= self.period_s:
                 self._asked_at = time.monotonic()
-                self._pending = self.board.stop_asked.remote()
-            return False
+                self._pending = self.board.wished.remote()
+            return Wish.GO_ON
         ready, _ = ray.wait([self._pending], timeout=0)
         if not ready:
-            return False
-        answer = ray.get(self._pending)
+            return Wish.GO_ON
+        number, wish = ray.get(self._pending)
         self._pending = None
-        return bool(answer)
+        self._stop = wish is Wish.STOP
+        new = number != self._seen
+        self._seen = number
+        return wish if new or self._stop else Wish.GO_ON
+
+    def pause(self, step: int, rank: int) -> None:
+        """Say (rank 0) that the state is published, and wait until it is over, or this process is ended."""
+        if rank == 0:
+            ray.get(self.board.pause.remote(step))
+        while not ray.get(self.board.pause_is_over.remote()):
+            time.sleep(self.period_s)
+
+    def _now_wished(self) -> tuple[int, Wish]:
+        number, wish = ray.get(self.board.wished.remote())
+        return number, wish

@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 
 from ..data.stream import StepRecords
+from .wish import Wish
 
 
 @dataclass
@@ -28,7 +29,9 @@ class TrainContext:
         control_group: a CPU (gloo) process group for decisions, so that agreeing never waits for the
             GPU; None with one process.
         show: progress of the run, called on rank 0 after every step; must not block.
-        stop_requested: asked on rank 0 before every step; True ends the run with a checkpoint.
+        wish: asked on rank 0 before every step.
+        pause: called with the number of steps done on all ranks, after a checkpoint that was wished for with
+            a pause; returns when training is to go on.
         keys_seen: called with (step, keys) of this rank before every step; for checks of the plan.
     """
 
@@ -38,7 +41,8 @@ class TrainContext:
     records: Callable[[int], Iterator[StepRecords]]
     control_group: Any = None
     show: Callable[[dict[str, Any]], None] = lambda progress: None
-    stop_requested: Callable[[], bool] = lambda: False
+    wish: Callable[[], Wish] = lambda: Wish.GO_ON
+    pause: Callable[[int], None] = lambda step: None
     keys_seen: Callable[[int, list[str]], None] | None = None
 
     def summed(self, *values: float) -> list[float]:

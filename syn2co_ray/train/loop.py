@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from ..data.quarantine import MIN_IMAGES_BEFORE_STOPPING
-from ..data.stream import StepRecords
+from ..data.stream import StepRecords, keys_digest
 from ..methods import Method
 from ..methods.embedding_stats import SPREAD_MIN
 from ..spec.errors import DataError, Syn2coError, TrainingError
@@ -27,6 +27,8 @@ from .context import TrainContext
 from .run_folder import RunFolder
 from .start import start_from
 from .trainer import StepOutcome, StepTrainer
+from .uploads import Uploads
+from .wish import Wish
 
 COLLAPSED_LOOKS_BEFORE_WARNING = 3
 """Looks in a row at the embeddings (each some steps apart) that must agree: one batch can be odd."""
@@ -46,6 +48,8 @@ class LoopOutcome:
     images_per_s: float
     """Over all starts, once fed; 0 when no start did two steps."""
     data_wait_share: float
+    checkpoint_share: float
+    """Part of the time in which training stood still for checkpoints."""
     quarantined_images: int
     images_seen: int
     resumed_from_steps: list[int]
@@ -78,8 +82,12 @@ class TrainLoop:
         self.warnings: list[str] = []
         self._collapsed_looks = 0
         # Over all starts of the run, without the first step of each: it waits for the stream to fill.
-        self.clock = {"steps": 0.0, "busy_s": 0.0, "waited_s": 0.0}
+        self.clock = {"steps": 0.0, "busy_s": 0.0, "waited_s": 0.0, "checkpoint_s": 0.0}
         self._started = False
+        self.uploads = Uploads()
+        self.keys_digest = 0.0
+        self._newest_checkpoint: int | None = None
+        self._checkpointed_at = time.monotonic()
 
     @property
     def is_first(self) -> bool:
@@ -88,16 +96,27 @@ class TrainLoop:
     def run_to_end(self) -> LoopOutcome:
         """Train; every return and every error leaves the newest good checkpoint in the run folder."""
         self._resume()
+        try:
+            status = self._train()
+        finally:
+            self.uploads.finish()
+        return self._outcome(status)
+
+    def _train(self) -> str:
         records = self.context.records(self.step) if self.step < self.trainer.total_steps else iter(())
         status = "finished"
         while self.step < self.trainer.total_steps:
             started = time.perf_counter()
-            batch, stop = self._next_batch(records)
+            batch, wish = self._next_batch(records)
             waited_s = time.perf_counter() - started
-            if stop or batch is None:
-                status = "interrupted"
+            if wish is not Wish.GO_ON:
                 self._checkpoint()
+            if wish is Wish.STOP:
+                status = "interrupted"
                 break
+            if wish is Wish.PAUSE:
+                self.uploads.finish()
+                self.context.pause(self.step)
             outcome = self.trainer.train_step(batch)
             self.step += 1
             self._after_step(outcome, time.perf_counter() - started, waited_s)
@@ -108,7 +127,7 @@ class TrainLoop:
                 and self.step % self.job.train.checkpoint.every_steps == 0
             ):
                 self._checkpoint()
-        return self._outcome(status)
+        return status
 
     def _resume(self) -> None:
         checkpoint, rejected = load_newest(self.run.store, spec_hash(self.job))
@@ -124,11 +143,12 @@ class TrainLoop:
         self.quarantined = {entry["key"]: entry for entry in checkpoint.state["quarantined"]}
         self.quarantined_images = checkpoint.state["quarantined_images"]
         self.clock = dict(checkpoint.state["clock"])
+        self._newest_checkpoint = self.step
         self.resumed_from_steps = [*checkpoint.state["resumed_from_steps"], self.step]
         self.notes.append(f"resumed from step {self.step}")
 
-    def _next_batch(self, records: Iterator[StepRecords]) -> tuple[StepRecords | None, bool]:
-        """This rank's next records, unless any rank has none or a stop was asked for."""
+    def _next_batch(self, records: Iterator[StepRecords]) -> tuple[StepRecords, Wish]:
+        """This rank's next records, and what is wished for; all ranks agree, or all raise."""
         batch, failure = None, None
         try:
             batch = next(records, None)
@@ -140,19 +160,28 @@ class TrainLoop:
                 )
         except Syn2coError as error:
             failure = error
-        stop_asked = self.is_first and self.context.stop_requested()
-        bad = len(batch.quarantined) if batch else 0
-        failures, stops, bad_global = self.context.summed(failure is not None, stop_asked, bad)
+        bad, keys = (len(batch.quarantined), keys_digest(batch.keys)) if batch else (0, 0)
+        failures, wish, bad_global, self.keys_digest = self.context.summed(
+            failure is not None, self._wish(), bad, keys
+        )
         if failures:
             raise next(error for error in self.context.gathered(failure) if error is not None)
-        if stops:
-            return None, True
         if batch is None:
             raise AssertionError("a rank without a batch must have reported a failure")
+        if Wish(int(wish)) is Wish.STOP:
+            return batch, Wish.STOP
         self._count_quarantined(batch, bad_global > 0)
         if self.context.keys_seen:
             self.context.keys_seen(self.step, batch.keys)
-        return batch, False
+        return batch, Wish(int(wish))
+
+    def _wish(self) -> Wish:
+        """Rank 0's; the others have none of their own."""
+        if not self.is_first:
+            return Wish.GO_ON
+        minutes = self.job.train.checkpoint.every_minutes
+        due = minutes is not None and time.monotonic() - self._checkpointed_at >= 60 * minutes
+        return max(self.context.wish(), Wish.CHECKPOINT if due else Wish.GO_ON)
 
     def _count_quarantined(self, batch: StepRecords, any_bad: bool) -> None:
         self.images_seen += self.job.train.images_per_step_global
@@ -163,7 +192,7 @@ class TrainLoop:
             self.quarantined.setdefault(entry["key"], {**entry, "step": self.step})
         share, limit = self.quarantined_images / self.images_seen, self.job.data.quarantine_share_max
         if share > limit and self.images_seen >= MIN_IMAGES_BEFORE_STOPPING:
-            self._write_quarantine()
+            self._write_quarantine(self.quarantined)
             example = next(iter(self.quarantined.values()))
             raise DataError(
                 "data.train",
@@ -191,7 +220,7 @@ class TrainLoop:
                 {**row, "total_steps": self.trainer.total_steps, "epochs": self.job.train.epochs}
             )
         if self.skipped_in_a_row > self.job.train.nonfinite_steps_max:
-            self._write_metrics()
+            self._write_metrics(self.metrics)
             raise TrainingError(
                 "train",
                 f"loss or gradient not finite in {self.skipped_in_a_row} steps in a row, last {self.step}",
@@ -227,6 +256,8 @@ class TrainLoop:
             "data_wait_share": waited_s / step_time_s,
             "step_time_s": step_time_s,
             "skipped": outcome.skipped,
+            "workers": self.context.world_size,
+            "keys_digest": int(self.keys_digest),
             "stats": stats,
         }
 
@@ -243,11 +274,11 @@ class TrainLoop:
                 self.context.show({"evaluation": row})
 
     def _checkpoint(self) -> None:
-        """Publish the state after `self.step` steps (rank 0 writes, the others go on)."""
-        if not self.is_first or (self.resumed_from_steps and self.resumed_from_steps[-1] == self.step):
+        """Publish the state after `self.step` steps (rank 0 writes, in the background; the others go on)."""
+        if not self.is_first or self.step == self._newest_checkpoint:
             return
-        self._write_metrics()
-        self._write_quarantine()
+        started = time.perf_counter()
+        self.uploads.finish()
         state = {
             "step": self.step,
             "epoch": self.step // self.steps_per_epoch,
@@ -261,17 +292,28 @@ class TrainLoop:
             "resumed_from_steps": self.resumed_from_steps,
             "torch": torch.__version__,
         }
-        save_checkpoint(self.run.store, self.trainer.state(state), self.job.train.checkpoint.keep)
+        checkpoint, metrics, step = self.trainer.state(state), self.metrics, self.step
+        self.metrics = []
+        quarantine = dict(self.quarantined)
 
-    def _write_metrics(self) -> None:
-        if self.is_first and self.metrics:
-            self.run.write_json_lines(steps_file(self.metrics[0]["step"]), self.metrics)
-            self.metrics = []
+        def publish() -> None:
+            self._write_metrics(metrics)
+            self._write_quarantine(quarantine)
+            save_checkpoint(self.run.store, checkpoint, self.job.train.checkpoint.keep)
+            self.context.show({"checkpoint": step})
 
-    def _write_quarantine(self) -> None:
-        if self.is_first and self.quarantined:
+        self.uploads.start(publish)
+        self._newest_checkpoint, self._checkpointed_at = step, time.monotonic()
+        self.clock["checkpoint_s"] += time.perf_counter() - started
+
+    def _write_metrics(self, rows: list[dict[str, Any]]) -> None:
+        if self.is_first and rows:
+            self.run.write_json_lines(steps_file(rows[0]["step"]), rows)
+
+    def _write_quarantine(self, quarantined: dict[str, dict[str, Any]]) -> None:
+        if self.is_first and quarantined:
             sources = [source.uri for source in self.job.data.train]
-            rows = [{**entry, "source": sources[entry["source"]]} for entry in self.quarantined.values()]
+            rows = [{**entry, "source": sources[entry["source"]]} for entry in quarantined.values()]
             self.run.write_json_lines(QUARANTINE_FILE, rows)
 
     def _outcome(self, status: str) -> LoopOutcome:
@@ -282,6 +324,7 @@ class TrainLoop:
             self.step,
             images / busy_s if busy_s else 0.0,
             self.clock["waited_s"] / busy_s if busy_s else 0.0,
+            self.clock["checkpoint_s"] / (busy_s + self.clock["checkpoint_s"]) if busy_s else 0.0,
             self.quarantined_images,
             self.images_seen,
             self.resumed_from_steps,

@@ -15,14 +15,17 @@ from typing import Any
 import ray
 import ray.data
 import ray.train
-from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ..data.stream import Stream
 from ..spec.errors import Syn2coError, TrainingError
 from ..spec.job import TrainingSpec
 from .board import Board
+from .elasticity import ElasticTrainer
 from .feed import PlanFeed, RemainingWindows
+from .room import Room
 from .run_folder import RunFolder
+from .wish import Wish
 from .worker_stream import own_error
 from .worker_task import WorkerTask
 
@@ -38,7 +41,7 @@ class PretrainRun:
         job: the spec.
         run: its folder.
         stream: records in plan order.
-        workers: number of DDP processes of this start.
+        room: which numbers of DDP processes are allowed, and what they need.
         worker: function of a `WorkerTask` that every rank runs (see `train.worker.run_worker`).
         extra: what that function finds in `WorkerTask.extra`.
     """
@@ -46,7 +49,7 @@ class PretrainRun:
     job: TrainingSpec
     run: RunFolder
     stream: Stream
-    workers: int
+    room: Room
     worker: Callable[[WorkerTask], dict[str, Any]]
     extra: Any = None
     board: Any = field(init=False)
@@ -56,7 +59,9 @@ class PretrainRun:
 
     def start(self) -> None:
         """Start the trainer in a thread: Ray's own signal handling stays out of the way, ours saves state."""
-        self.board = Board.remote()  # type: ignore[attr-defined]
+        # On the driver's node, like Ray Train's controller: other nodes may go.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self.board = Board.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
         self._thread = threading.Thread(target=self._fit, name="trainer", daemon=True)
         self._thread.start()
 
@@ -71,7 +76,7 @@ class PretrainRun:
 
     def ask_to_stop(self) -> None:
         """Publish a checkpoint at the next step and end."""
-        self.board.ask_to_stop.remote()
+        self.board.ask.remote(Wish.STOP)
 
     def result(self) -> dict[str, Any]:
         """What rank 0 returned.
@@ -95,11 +100,11 @@ class PretrainRun:
         except BaseException as error:
             self._error = error
 
-    def _trainer(self) -> DataParallelTrainer:
+    def _trainer(self) -> ElasticTrainer:
         train = self.job.train
         stream_ref = ray.put(self.stream)
         folder = self.run.store.child("ray_train")
-        return DataParallelTrainer(
+        return ElasticTrainer(
             _unpacked(self.worker),
             train_loop_config={
                 "task": WorkerTask(
@@ -107,7 +112,7 @@ class PretrainRun:
                 )
             },
             scaling_config=ray.train.ScalingConfig(
-                num_workers=self.workers,
+                num_workers=(self.room.counts[0], self.room.counts[-1]),
                 use_gpu=train.workers.gpus_each > 0,
                 resources_per_worker=_resources(train.workers.cpus_each, train.workers.gpus_each),
             ),
@@ -122,6 +127,9 @@ class PretrainRun:
             ),
             datasets={"train": RemainingWindows(self.job, self.run, self.stream.plan, self.board)},
             dataset_config=PlanFeed(self.job, stream_ref, self.board),
+            room=self.room,
+            board=self.board,
+            resize_every_s=train.resize_every_s,
         )
 
 

@@ -42,8 +42,9 @@ def run_worker(
                 records=stream.steps_from,
                 control_group=control_group,
             )
+            context.pause = lambda step: board.pause(step, rank)
             if rank == 0:
-                context.show, context.stop_requested = board.show, board.stop_requested
+                context.show, context.wish = board.show, board.wish
             loop = TrainLoop(task.job, context, task.run, task.steps_per_epoch, evaluate=evaluate)
             board.mark("model built")
             outcome = loop.run_to_end()

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-SCRIPT = Path(__file__).with_name("elastic_cluster.py")
+SCRIPT = "tests.generate.elastic_cluster"
 
 
 def generated(tmp_path: Path, mode: str, actors: dict[str, int], images: int) -> str:
@@ -29,9 +29,10 @@ def generated(tmp_path: Path, mode: str, actors: dict[str, int], images: int) ->
     }
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(job))
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), str(tmp_path / "job.yaml"), mode],
+        [sys.executable, "-m", SCRIPT, str(tmp_path / "job.yaml"), mode],
         capture_output=True,
         text=True,
+        cwd=Path(__file__).parents[2],
         timeout=500,
         check=False,
     )
@@ -61,6 +62,6 @@ def test_a_node_that_goes_costs_what_it_held(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_cluster_that_scales_itself_grows_to_three_nodes_and_shrinks_back(tmp_path: Path) -> None:
-    said = generated(tmp_path, "autoscale", {"min": 1, "max": 3}, images=960)
+    said = generated(tmp_path, "autoscale", {"min": 1, "max": 3}, images=480)
     assert "at most 3 nodes" in said
     assert "1 node again" in said

@@ -16,6 +16,7 @@ from syn2co_ray.spec.load import load_text
 from syn2co_ray.submit.prepare import PreparedRun, prepare_run
 from syn2co_ray.train.context import TrainContext
 from syn2co_ray.train.loop import TrainLoop
+from syn2co_ray.train.wish import Wish
 
 TINY = """\
 kind: pretrain
@@ -96,7 +97,8 @@ def local_loop(
     )
     loop = TrainLoop(job, context, prepared.run, prepared.plan.steps_per_epoch)
     context.show = lambda row: losses.update({row["step"]: row["loss"]}) if "loss" in row else None
-    context.stop_requested = lambda: stop_before_step is not None and loop.step >= stop_before_step
+    stops = stop_before_step is not None
+    context.wish = lambda: Wish.STOP if stops and loop.step >= stop_before_step else Wish.GO_ON
     loop.losses = losses  # type: ignore[attr-defined]
     return loop
 

@@ -1,0 +1,164 @@
+"""How many workers, and what happens when nodes come and go: policies of Ray Train's controller.
+
+Ray's own elastic policy asks a coordinator whose view of the cluster is up to 20 s old, and waits out the
+start of workers on nodes that are gone; its scale-up throws away the steps since the last checkpoint, and a
+node that is told to go keeps its workers until it is gone. Here the nodes are looked at directly, and workers
+are asked for a checkpoint and a pause before they are started again, more or elsewhere.
+
+Everything of Ray Train that is not public is used in this file alone.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import ray
+import ray.train
+from ray._private.state import state as cluster_state
+from ray.train.v2._internal.execution.failure_handling.default import DefaultFailurePolicy
+from ray.train.v2._internal.execution.scaling_policy import NoopDecision, ResizeDecision, ScalingDecision
+from ray.train.v2._internal.execution.scaling_policy.elastic import ElasticScalingPolicy
+from ray.train.v2._internal.util import ObjectRefWrapper
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+
+from .room import Room
+from .wish import Wish
+
+LOOK_EVERY_S = 1.0
+SETTLE_S = 3.0
+"""New nodes must have been there for so long: they often come several at a time."""
+
+
+class WorkersThatFit(ElasticScalingPolicy):
+    """As many workers as fit now; fewer when nodes are gone or told to go, more when nodes came."""
+
+    def __init__(
+        self, scaling_config: ray.train.ScalingConfig, room: Room, board: Any, every_s: float
+    ) -> None:
+        super().__init__(scaling_config)
+        self.room, self.board, self.every_s = room, board, every_s
+        self._looked_at = self._growing_since = float("-inf")
+        self._pausing_for: int | None = None
+        self._warned_of: frozenset[str] = frozenset()
+        self._said_waiting = False
+
+    def make_decision_for_non_running_worker_group(self) -> ScalingDecision:
+        """Start with what is there; wait when it is too little."""
+        self._maybe_send_resource_request()
+        count = self.room.fitting(self._nodes(self._leaving()))
+        if count is None:
+            if not self._said_waiting:
+                words = f"waiting for room for {self.room.counts[0]} workers on the cluster"
+                self.board.post.remote({"warning": words})
+            self._said_waiting = True
+            return NoopDecision()
+        self._said_waiting, self._pausing_for = False, None
+        return self._resized(count)
+
+    def make_decision_for_running_worker_group(self, state: Any, status: Any) -> ScalingDecision:
+        """Move when a node will go, grow when nodes came; both after a checkpoint and in a pause."""
+        self._maybe_send_resource_request()
+        now = time.monotonic()
+        if now - self._looked_at < LOOK_EVERY_S:
+            return NoopDecision()
+        self._looked_at = now
+        leaving = self._leaving()
+        count = self.room.fitting(self._nodes(leaving))
+        concerned = leaving & {worker.metadata.node_id for worker in state.workers}
+        if concerned and count is None:
+            return self._save_what_there_is(concerned)
+        if not concerned and (count is None or count <= state.num_workers):
+            return self._as_it_is()
+        if not concerned and not self._is_time_to_grow(now, state.start_time):
+            return NoopDecision()
+        assert count is not None
+        reason = "a node will go" if concerned else "nodes came"
+        return self._after_a_pause(count, f"{reason}: {state.num_workers} to {count} workers")
+
+    def _after_a_pause(self, count: int, reason: str) -> ScalingDecision:
+        if self._pausing_for is None:
+            ray.get(self.board.ask.remote(Wish.PAUSE, reason))
+        self._pausing_for = count
+        if ray.get(self.board.paused_at.remote()) is None:
+            return NoopDecision()
+        self._pausing_for, self._growing_since = None, float("-inf")
+        return self._resized(count)
+
+    def _as_it_is(self) -> ScalingDecision:
+        """What a pause was asked for is over before it began."""
+        if self._pausing_for is not None:
+            self.board.go_on.remote()
+        self._pausing_for, self._growing_since = None, float("-inf")
+        return NoopDecision()
+
+    def _save_what_there_is(self, leaving: frozenset[str]) -> ScalingDecision:
+        """No room elsewhere: a checkpoint is all that can be had before the node goes."""
+        if not leaving <= self._warned_of:
+            self.board.ask.remote(Wish.CHECKPOINT)
+        self._warned_of = self._warned_of | leaving
+        return NoopDecision()
+
+    def _is_time_to_grow(self, now: float, started_at: float) -> bool:
+        if self._growing_since == float("-inf"):
+            self._growing_since = now
+        return now - self._growing_since >= SETTLE_S and now - started_at >= self.every_s
+
+    def _resized(self, count: int) -> ScalingDecision:
+        resources = {"CPU": self.room.cpus_each}
+        if self.room.gpus_each:
+            resources["GPU"] = self.room.gpus_each
+        return ResizeDecision(num_workers=count, resources_per_worker=resources)
+
+    def _leaving(self) -> frozenset[str]:
+        """Nodes that were told to go (preemption notice, drain)."""
+        return frozenset(cluster_state.get_draining_nodes())
+
+    def _nodes(self, leaving: frozenset[str]) -> list[dict[str, float]]:
+        return [node["Resources"] for node in ray.nodes() if node["Alive"] and node["NodeID"] not in leaving]
+
+
+class FailuresInARow(DefaultFailurePolicy):
+    """Counts failures since the last checkpoint: a long run on spot nodes may meet any number of them."""
+
+    def __init__(self, failure_config: ray.train.FailureConfig, board: Any) -> None:
+        super().__init__(failure_config)
+        self.board = board
+        self._checkpoint_then = 0
+
+    def make_decision(self, training_failed_error: Any) -> Any:
+        checkpoint = ray.get(self.board.checkpointed.remote())
+        if checkpoint > self._checkpoint_then:
+            self._worker_group_failures = self._controller_failures = self._preemption_failures = 0
+        self._checkpoint_then = checkpoint
+        ray.get(self.board.failed.remote(_in_a_line(training_failed_error)))
+        return super().make_decision(training_failed_error)
+
+
+def _in_a_line(error: Any) -> str:
+    failures = getattr(error, "worker_failures", None) or {}
+    ranks = ", ".join(str(rank) for rank in sorted(failures))
+    return f"rank {ranks} failed" if ranks else type(error).__name__
+
+
+class ElasticTrainer(DataParallelTrainer):
+    """Ray Train's framework-neutral trainer with the policies of this file."""
+
+    def __init__(self, *args: Any, room: Room, board: Any, resize_every_s: float, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._room, self._board, self._resize_every_s = room, board, resize_every_s
+
+    def fit(self) -> ray.train.Result:
+        """See `DataParallelTrainer.fit`."""
+        policy = WorkersThatFit(self.scaling_config, self._room, self._board, self._resize_every_s)
+        result = self._initialize_and_run_controller(
+            train_fn_ref=ObjectRefWrapper(self._get_train_func()),
+            scaling_policy=policy,
+            failure_policy=FailuresInARow(self.run_config.failure_config, self._board),
+            train_run_context=self.train_run_context,
+            callbacks=self._create_default_callbacks(),
+            validation_config=self.validation_config,
+        )
+        if result.error:
+            raise result.error
+        return result

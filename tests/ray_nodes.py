@@ -1,0 +1,159 @@
+"""Ray nodes as processes of their own on loopback, that can be added and killed. For scripts: one cluster a
+process, and nothing of Ray imported before.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ["RAY_AUTH_MODE"] = "disabled"
+# A dead node is noticed in seconds (Ray's own settings take over a minute when its link is cut).
+os.environ["RAY_health_check_initial_delay_ms"] = "0"
+os.environ["RAY_health_check_period_ms"] = "1000"
+os.environ["RAY_health_check_timeout_ms"] = "5000"
+os.environ["RAY_health_check_failure_threshold"] = "3"
+
+import ray
+
+RAY = str(Path(sys.executable).with_name("ray"))
+
+
+COMMANDS = (
+    "initialization_commands",
+    "setup_commands",
+    "head_setup_commands",
+    "worker_setup_commands",
+    "head_start_ray_commands",
+    "worker_start_ray_commands",
+    "cluster_synced_files",
+    "rsync_exclude",
+    "rsync_filter",
+)
+"""Keys that Ray's autoscaler wants in its configuration; a cluster on one machine runs none of them."""
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+class Nodes:
+    """Ray nodes as processes of their own, on loopback."""
+
+    def __init__(self, *head_options: str, port: int | None = None) -> None:
+        self.address = f"127.0.0.1:{port or free_port()}"
+        self._folder = tempfile.mkdtemp(prefix="nodes", dir="/tmp")
+        self._nodes: list[subprocess.Popen[bytes]] = []
+        self.add(
+            "--head",
+            f"--port={self.address.rpartition(':')[2]}",
+            "--include-dashboard=false",
+            f"--temp-dir={self._folder}",
+            *(head_options or ("--num-cpus=0",)),
+        )
+
+    def add(self, *options: str) -> subprocess.Popen[bytes]:
+        where = options or (f"--address={self.address}", "--num-cpus=1")
+        node = subprocess.Popen(
+            [
+                RAY,
+                "start",
+                *where,
+                "--node-ip-address=127.0.0.1",
+                f"--node-name=node-{len(self._nodes)}",
+                "--object-store-memory=80000000",
+                "--block",
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        self._nodes.append(node)
+        return node
+
+    @property
+    def others(self) -> list[subprocess.Popen[bytes]]:
+        """All but the head."""
+        return self._nodes[1:]
+
+    def drain(self, node: subprocess.Popen[bytes], deadline_s: float) -> None:
+        """Tell a node to go, as a cloud's notice of preemption would; needs a connection to the cluster."""
+        from ray._raylet import GcsClient
+
+        name = f"node-{self._nodes.index(node)}"
+        (node_id,) = [found["NodeID"] for found in ray.nodes() if found["NodeName"] == name]
+        deadline_ms = int((time.time() + deadline_s) * 1000)
+        accepted, why = GcsClient(address=self.address).drain_node(node_id, 2, "preempted", deadline_ms)
+        assert accepted, why
+
+    def alive(self) -> int:
+        """Nodes that the head knows of; 0 while there is no head."""
+        try:
+            ray.init(self.address, log_to_driver=False, logging_level="ERROR")
+        except ConnectionError:
+            return 0
+        try:
+            return sum(node["Alive"] for node in ray.nodes())
+        finally:
+            ray.shutdown()
+
+    def end(self) -> None:
+        for node in self._nodes:
+            if node.poll() is None:
+                os.killpg(node.pid, signal.SIGTERM)
+        for node in self._nodes:
+            node.wait()
+
+
+def wait_for(what: Callable[[], bool], timeout_s: float = 120.0) -> None:
+    until = time.monotonic() + timeout_s
+    while not what():
+        if time.monotonic() > until:
+            raise TimeoutError
+        time.sleep(0.05)
+
+
+def autoscaling(workers_max: int) -> Nodes:
+    """A head with one CPU, whose autoscaler starts further Ray nodes of one CPU and ends them when idle."""
+    port = free_port()
+    kinds = {
+        "head": {"resources": {"CPU": 1}, "node_config": {}, "max_workers": 0},
+        "worker": {
+            "resources": {"CPU": 1, "object_store_memory": 80_000_000},
+            "node_config": {},
+            "min_workers": 0,
+            "max_workers": workers_max,
+        },
+    }
+    config = {
+        "cluster_name": "fake_multinode",
+        "max_workers": workers_max,
+        "idle_timeout_minutes": 0.2,
+        "upscaling_speed": 1.0,
+        "head_node_type": "head",
+        "available_node_types": kinds,
+        "provider": {
+            "type": "fake_multinode",
+            "use_node_id_as_ip": True,
+            "disable_node_updaters": True,
+            "disable_launch_config_check": True,
+            "gcs_address": f"127.0.0.1:{port}",
+        },
+        **{name: {} for name in ("auth", "docker", "file_mounts")},
+        **{name: [] for name in COMMANDS},
+        "file_mounts_sync_continuously": False,
+    }
+    file = Path(tempfile.mkdtemp(prefix="autoscaling")) / "cluster.json"
+    file.write_text(json.dumps(config))
+    os.environ |= {"AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_FAKE_CLUSTER": "1"}
+    return Nodes(f"--autoscaling-config={file}", "--num-cpus=1", port=port)

@@ -1,0 +1,117 @@
+"""Workers that come and go: how many fit, and a training on real Ray nodes that are killed, drained and added."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from syn2co_ray.spec.job import PretrainSpec
+from syn2co_ray.spec.load import build_spec
+from syn2co_ray.submit.prepare import prepare_run
+from syn2co_ray.train.room import Room
+
+from .local_run import TINY, local_loop
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def job_values(folder: Path) -> dict[str, Any]:
+    """The tiny job, long enough for nodes to go and come, and gentle enough for curves to be compared."""
+    job = yaml.safe_load(TINY.format(folder=folder))
+    del job["data"]["eval"], job["method"]["negatives"]
+    job["data"] |= {"images_per_epoch": 640, "window_images": 256, "reader_cpus_each": 0.5}
+    job["augment"]["actors"] = {"min": 1, "max": 1, "cpus_each": 0.5}
+    job["method"] |= {"framework": "moby"}
+    job["method"]["backbone_options"] = {"embed_dim": 192, "depth": 6, "num_heads": 3}
+    job["train"] |= {
+        "images_per_step_global": 64,
+        "epochs": 60,
+        "workers": {"min": 1, "max": 2},
+        "checkpoint": {"every_steps": 20},
+        "resize_every_s": 5,
+        "optimizer": {"learning_rate_base": 5e-4, "warmup_epochs": 1},
+    }
+    return job
+
+
+@pytest.mark.parametrize(
+    ("nodes", "fitting"),
+    [
+        ([], None),
+        ([{"CPU": 4.0, "GPU": 1.0}], None),  # the GPU is there, the CPUs of readers are not
+        ([{"CPU": 6.0, "GPU": 1.0}], 1),
+        ([{"CPU": 6.0, "GPU": 1.0}, {"CPU": 4.0, "GPU": 1.0}], 2),
+        ([{"CPU": 2.0, "GPU": 4.0}, {"CPU": 16.0}], None),  # GPUs and CPUs lie on different nodes
+        ([{"CPU": 14.0, "GPU": 3.0}], 2),  # three do not split the batch
+        ([{"CPU": 64.0, "GPU": 8.0}] * 2, 8),
+    ],
+)
+def test_as_many_workers_fit_as_nodes_have_places_for(
+    nodes: list[dict[str, float]], fitting: int | None
+) -> None:
+    room = Room(counts=(1, 2, 4, 8), cpus_each=4.0, gpus_each=1.0, cpus_beside=2.0, gpus_beside=0.0)
+    assert room.fitting(nodes) == fitting
+
+
+def rows_of(run: Path) -> list[dict[str, Any]]:
+    files = sorted(run.glob("metrics/steps-*.jsonl"))
+    return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["kill", "drain"])
+def test_nodes_that_go_and_come_change_who_trains_and_nothing_else(tmp_path: Path, mode: str) -> None:
+    folder = tmp_path / "elastic"
+    file = tmp_path / "job.yaml"
+    file.write_text(yaml.safe_dump(job_values(folder)))
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.train.elastic_training", str(file), mode],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    (run,) = (folder / "runs").glob("tiny-*")
+    results = json.loads((run / "results.json").read_text())
+    assert results["status"] == "finished"
+    first, fewer, more = results["starts"]
+    assert [start["workers"] for start in (first, fewer, more)] == [2, 1, 2]
+    assert "nodes came: 1 to 2 workers" in done.stdout
+    assert more["replayed_steps"] == 0, "a checkpoint was taken first"
+    if mode == "drain":
+        assert re.search(
+            r"restarted at step \d+ with 1 workers \(a node will go: 2 to 1 workers\)", done.stdout
+        )
+        assert fewer["replayed_steps"] == 0
+    else:
+        assert fewer["replayed_steps"] < 2 * 20
+
+    digests: dict[int, int] = {}
+    job = build_spec(job_values(tmp_path / "straight"))
+    assert isinstance(job, PretrainSpec)
+    straight = local_loop(prepare_run(job, lambda text: None))
+    show = straight.context.show
+
+    def show_and_keep(row: dict[str, Any]) -> None:
+        show(row)
+        if "keys_digest" in row:
+            digests[row["step"]] = row["keys_digest"]
+
+    straight.context.show = show_and_keep
+    straight.run_to_end()
+    rows = rows_of(run)
+    assert [row["step"] for row in rows] == list(range(1, 601)), "every step once"
+    assert {row["step"]: row["keys_digest"] for row in rows} == digests
+    assert {row["workers"] for row in rows} == {1, 2}
+    losses = list(straight.losses.values())  # type: ignore[attr-defined]
+    np.testing.assert_allclose([row["loss"] for row in rows], losses, rtol=1e-3)
