@@ -206,6 +206,33 @@ def diff(
         raise typer.Exit(1)
 
 
+@app.command(name="verify-resume", epilog=EXIT_CODES)
+def verify_resume(
+    job: JobFile,
+    overrides: Overrides = None,
+    steps: Annotated[int, typer.Option("--steps", min=10, help="Length of the two runs.")] = 50,
+    debug: Debug = False,
+) -> None:
+    """Prove on your cluster that a run survives the death of a worker unchanged.
+
+    Runs the job, cut to a few steps, twice: once undisturbed, once with a worker killed at a random step.
+    Then compares the images of every step, the loss curve and the final weights.
+
+    Example: syn2co verify-resume jobs/digits_synby.yaml --steps 100
+    """
+
+    def work() -> None:
+        training = load_job(job, overrides or ())
+        if not isinstance(training, TrainingSpec):
+            raise SpecError([Fault("kind", training.kind, "pretrain or train_generator", "another job")], job)
+        from .submit.verify_resume import verify_resume as verified
+
+        for line in verified(training, steps, Console(), debug=debug):
+            print(line)
+
+    _guarded(work, debug)
+
+
 @app.command()
 def resolve(job: JobFile, overrides: Overrides = None, debug: Debug = False) -> None:
     """Print the job with every default filled in; the output is a job file itself."""

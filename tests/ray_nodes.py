@@ -4,6 +4,7 @@ process, and nothing of Ray imported before.
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import signal
@@ -107,7 +108,12 @@ class Nodes:
         finally:
             ray.shutdown()
 
-    def end(self) -> None:
+    def end_with_this_process(self) -> None:
+        """Also when it is terminated."""
+        atexit.register(self._end)
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))
+
+    def _end(self) -> None:
         for node in self._nodes:
             if node.poll() is None:
                 os.killpg(node.pid, signal.SIGTERM)

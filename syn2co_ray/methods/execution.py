@@ -58,6 +58,25 @@ def recompute_blocks(method: Method) -> None:
         block.forward = _recomputing(block)
 
 
+def encode_in_parts(method: Method, images_max: int) -> None:
+    """Encoders take at most so many images at once, and parts of the online one run again in backward.
+
+    The memory of a pass is that of one part, at any batch: heads and loss still see the whole of it, so that
+    this equals no gradient accumulation, but the undivided step.
+
+    Raises:
+        SpecError: a backbone with batch norms, whose statistics need all images at once.
+    """
+    for encoder in _encoders(method):
+        if any(isinstance(module, GlobalBatchNorm) for module in encoder.modules()):
+            got = f"{images_max}, but {type(encoder).__name__} has batch norms"
+            step = "leave it out; train.gradient_checkpointing saves memory too"
+            raise SpecError(
+                [Fault("train.images_per_pass_max", got, "backbones without, such as ViTs", step)]
+            )
+        encoder.forward = _in_parts(encoder, images_max)
+
+
 def _encoders(method: Method) -> Iterator[nn.Module]:
     yield method.encoder
     target = getattr(method, "target_encoder", None)
@@ -83,6 +102,43 @@ def _recomputing(block: nn.Module) -> Callable[..., Any]:
         )
 
     return recomputing
+
+
+def _in_parts(encoder: nn.Module, images_max: int) -> Callable[[torch.Tensor], torch.Tensor]:
+    forward = encoder.forward
+    layers = [module for module in encoder.modules() if isinstance(module, RowDropPath)]
+
+    def in_parts(images: torch.Tensor) -> torch.Tensor:
+        if len(images) <= images_max:
+            return forward(images)
+        whole = [layer.uniform for layer in layers]
+        features = []
+        for first in range(0, len(images), images_max):
+            rows = slice(first, first + images_max)
+            draws = [None if uniform is None else uniform[rows] for uniform in whole]
+            for layer, uniform in zip(layers, draws, strict=True):
+                layer.uniform = uniform
+            features.append(_part(forward, images[rows], layers, draws))
+        for layer, uniform in zip(layers, whole, strict=True):
+            layer.uniform = uniform
+        return torch.cat(features)
+
+    return in_parts
+
+
+def _part(
+    forward: Callable[[torch.Tensor], torch.Tensor],
+    images: torch.Tensor,
+    layers: list[RowDropPath],
+    draws: list[torch.Tensor | None],
+) -> torch.Tensor:
+    if not torch.is_grad_enabled():
+        return forward(images)
+
+    def contexts() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
+        return nullcontext(), _as_in_forward(layers, draws, [])
+
+    return checkpoint(forward, images, use_reentrant=False, preserve_rng_state=False, context_fn=contexts)
 
 
 @contextmanager

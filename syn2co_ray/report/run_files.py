@@ -79,6 +79,27 @@ class QuarantineTotal(Record):
     """Part of all images, 0 to 1."""
 
 
+class Start(Record):
+    """One start of the workers, and what it cost if there was one before it."""
+
+    reason: str = ""
+    """Empty for the first start of a command."""
+    workers: int
+    step: int
+    replayed_steps: int = 0
+    noticed_after_s: float = 0.0
+    lost_s: float = 0.0
+
+
+class LiveTotal(Record):
+    """What a live source did, in the last start."""
+
+    images_made: int
+    passes: int
+    late_passes: int
+    longest_wait_s: float
+
+
 class Results(Record):
     """How a run ended and what came out."""
 
@@ -89,6 +110,9 @@ class Results(Record):
     rows: list[ResultRow] = []
     images_per_s: float | None = None
     data_wait_share: float | None = None
+    checkpoint_share: float | None = None
+    starts: list[Start] = []
+    live: LiveTotal | None = None
     wall_s: float | None = None
     startup_s: dict[str, float] = {}
     """Seconds before the first step, by what they went into."""

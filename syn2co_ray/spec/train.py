@@ -88,6 +88,10 @@ class TrainSpec(Section):
     """Channels as the innermost axis: faster for convolutional networks on a GPU."""
     gradient_checkpointing: bool = Field(default=False, json_schema_extra=EXECUTION_ONLY)
     """Blocks of the online encoder run again in backward: a third more time, far less memory."""
+    images_per_pass_max: int | None = Field(default=None, ge=1, json_schema_extra=EXECUTION_ONLY)
+    """Most images that go through a backbone at once on one worker; more are taken in parts that run again in
+    backward. Same result, a third more time, memory of one part: for fewer workers than the memory was
+    planned for. Not for backbones with batch norms."""
     optimizer: OptimizerSpec = OptimizerSpec()
     checkpoint: CheckpointSpec = Field(default=CheckpointSpec(), json_schema_extra=EXECUTION_ONLY)
     nonfinite_steps_max: int = Field(default=10, ge=0, json_schema_extra=EXECUTION_ONLY)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from ..spec.job import TrainGeneratorSpec
@@ -21,10 +22,19 @@ from .starts import start_line, told_starts
 
 POLL_S = 0.25
 
+LookOn = Callable[[PretrainRun, dict[str, Any]], None]
+"""Called now and then with a run and what is seen of it."""
+
 
 def train(
-    prepared: PreparedRun, workers: int, progress: Progress, stop: threading.Event, marks: dict[str, float]
+    prepared: PreparedRun,
+    workers: int,
+    progress: Progress,
+    stop: threading.Event,
+    marks: dict[str, float],
+    look_on: LookOn | None = None,
 ) -> dict[str, Any]:
+    """Run the workers to their end; results.json holds what is returned."""
     room = room_for_workers(prepared.job)
     worker = generator_worker if isinstance(prepared.job, TrainGeneratorSpec) else pretrain_worker
     with contextlib.ExitStack() as stack:
@@ -39,7 +49,7 @@ def train(
         sheet = first_views(prepared)
         if sheet is not None:
             publish_bytes(prepared.run.store, VIEWS_FILE, sheet)
-        seen = _watch(run, live, progress, stop)
+        seen = _watch(run, live, progress, stop, look_on)
         answer = run.result()
         progress.show(seen)
         for note in answer["outcome"]["notes"]:
@@ -54,7 +64,11 @@ def train(
 
 
 def _watch(
-    run: PretrainRun, live: LiveSource | None, progress: Progress, stop: threading.Event
+    run: PretrainRun,
+    live: LiveSource | None,
+    progress: Progress,
+    stop: threading.Event,
+    look_on: LookOn | None,
 ) -> dict[str, Any]:
     """Show what a run does until it ends, and pass on what it is asked; returns what was seen last."""
     asked = False
@@ -67,6 +81,8 @@ def _watch(
         if live is not None:
             live.trained(seen["progress"].get("step", 0))
             seen["live"] = live.look()
+        if look_on is not None:
+            look_on(run, seen)
         progress.show(seen)
     return run.look()
 

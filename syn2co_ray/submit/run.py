@@ -65,11 +65,17 @@ def run_jobs(jobs: Sequence[JobSpec], console: Console, *, debug: bool = False) 
 
 
 def run_job(
-    job: TrainingSpec, console: Console, *, debug: bool = False, begun_at: float | None = None
+    job: TrainingSpec,
+    console: Console,
+    *,
+    debug: bool = False,
+    begun_at: float | None = None,
+    look_on: Any = None,
 ) -> dict[str, Any]:
     """Prepare, train, evaluate, report; the same spec again continues where it stopped.
 
     Start-up is counted from `begun_at` (Unix seconds); from the start of this process when left out.
+    `look_on` (see `pretraining.LookOn`) is for those who watch over the run.
 
     Raises:
         RunInterrupted: Ctrl-C or SIGTERM; a whole checkpoint was published first.
@@ -99,7 +105,7 @@ def run_job(
                 f"{sum(plan.records):,} images, {plan.steps_per_epoch} steps an epoch, "
                 f"{plan.total_steps} steps in all, {workers} workers"
             )
-            results = train(prepared, workers, progress, stop.asked, marks)
+            results = train(prepared, workers, progress, stop.asked, marks, look_on)
     if results["status"] == "interrupted":
         present(prepared, results, progress)
         raise RunInterrupted(

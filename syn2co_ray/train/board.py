@@ -7,6 +7,7 @@ run.
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any
 
@@ -29,6 +30,7 @@ class Board:
         self.newest_checkpoint = 0
         self.wishes: tuple[int, Wish] = (0, Wish.GO_ON)
         self.paused_step: int | None = None
+        self.processes: dict[int, tuple[str, int]] = {}
         self._reason = ""
         self._failed_at: float | None = None
 
@@ -62,7 +64,16 @@ class Board:
             }
         )
         self._reason, self._failed_at = "", None
+        self.processes = {}
         self.go_on()
+
+    def joined(self, rank: int, node_id: str, pid: int) -> None:
+        """Where a rank of the present start runs."""
+        self.processes[rank] = (node_id, pid)
+
+    def process_of(self, rank: int) -> tuple[str, int] | None:
+        """Node and process id of a rank."""
+        return self.processes.get(rank)
 
     def position(self) -> int:
         return self.starts[-1]["first_step"] if self.starts else 0
@@ -115,7 +126,7 @@ class Board:
 
 
 class BoardClient:
-    """A worker's side of the board. `show` and `wish` never wait; rank 0 alone calls them."""
+    """A worker's side of the board. `show` and `wish` never wait, and are rank 0's alone."""
 
     def __init__(self, board: Any, period_s: float = 0.2) -> None:
         self.board, self.period_s = board, period_s
@@ -129,6 +140,10 @@ class BoardClient:
     def mark(self, name: str) -> None:
         """Note when a stage of the start-up ended."""
         self.board.mark.remote(name, time.time())
+
+    def joined(self, rank: int) -> None:
+        """Say where this rank runs."""
+        self.board.joined.remote(rank, ray.get_runtime_context().get_node_id(), os.getpid())
 
     def show(self, progress: dict[str, Any]) -> None:
         """Post progress; steps are thinned to one a period, all else passes."""

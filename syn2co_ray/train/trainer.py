@@ -17,7 +17,7 @@ from ..data.stream import StepRecords
 from ..methods import Method, StepContext, build_method
 from ..methods.compat import learning_rate_steps_late
 from ..methods.embedding_stats import embedding_stats
-from ..methods.execution import compile_encoders, recompute_blocks, use_channels_last
+from ..methods.execution import compile_encoders, encode_in_parts, recompute_blocks, use_channels_last
 from ..methods.normalise import normalise
 from ..spec.generator_method import LoraSpec
 from ..spec.job import TrainingSpec
@@ -73,6 +73,8 @@ class StepTrainer:
     def _switch_execution(self) -> None:
         if self.job.train.gradient_checkpointing:
             recompute_blocks(self.method)
+        if self.job.train.images_per_pass_max is not None:
+            encode_in_parts(self.method, self.job.train.images_per_pass_max)
         if self.job.train.channels_last:
             use_channels_last(self.method)
         if self.job.train.compile:

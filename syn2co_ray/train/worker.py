@@ -33,6 +33,7 @@ def run_worker(
     place = ray.train.get_context()
     rank, world_size = place.get_world_rank(), place.get_world_size()
     device = ray.train.torch.get_device()
+    board.joined(rank)
     try:
         with joined(rank, world_size, device, task.job.train.collective_timeout_s) as control_group:
             context = TrainContext(

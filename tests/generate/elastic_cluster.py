@@ -6,7 +6,6 @@ a process.
 
 from __future__ import annotations
 
-import atexit
 import os
 import signal
 import sys
@@ -26,7 +25,7 @@ from syn2co_ray.submit.generate import run_generate
 def autoscale(job: GenerateSpec) -> None:
     """Print how many nodes there were at most while the job ran, and that they go when it is done."""
     nodes = autoscaling(workers_max=2)
-    atexit.register(nodes.end)
+    nodes.end_with_this_process()
     wait_for(lambda: nodes.alive() == 1)
     os.environ["RAY_ADDRESS"] = nodes.address
     ray.init(nodes.address, log_to_driver=False, logging_level="ERROR")
@@ -54,7 +53,7 @@ def main() -> None:
         return
     # The head has no CPU, so that every actor is on a node that can go.
     nodes = Nodes()
-    atexit.register(nodes.end)
+    nodes.end_with_this_process()
     wait_for(lambda: nodes.alive() == 1)
     first = nodes.add()
     wait_for(lambda: nodes.alive() == 2)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 import yaml
 
-SCRIPT = "tests.generate.elastic_cluster"
+from ..scripts import output_of_script
 
 
 def generated(tmp_path: Path, mode: str, actors: dict[str, int], images: int) -> str:
@@ -28,15 +26,7 @@ def generated(tmp_path: Path, mode: str, actors: dict[str, int], images: int) ->
         "actors": {**actors, "cpus_each": 1},
     }
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(job))
-    done = subprocess.run(
-        [sys.executable, "-m", SCRIPT, str(tmp_path / "job.yaml"), mode],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parents[2],
-        timeout=500,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    said = output_of_script("tests.generate.elastic_cluster", str(tmp_path / "job.yaml"), mode, timeout_s=600)
     keys = [
         key
         for file in sorted((tmp_path / "out").glob("*.parquet"))
@@ -44,7 +34,7 @@ def generated(tmp_path: Path, mode: str, actors: dict[str, int], images: int) ->
     ]
     assert [int(key.rpartition("-")[2]) for key in keys] == list(range(images))
     assert not (tmp_path / "out/_unfinished").exists()
-    return done.stdout
+    return said
 
 
 @pytest.mark.slow

@@ -12,7 +12,12 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from syn2co_ray.methods import Method, StepContext, build_method
-from syn2co_ray.methods.execution import compile_encoders, recompute_blocks, use_channels_last
+from syn2co_ray.methods.execution import (
+    compile_encoders,
+    encode_in_parts,
+    recompute_blocks,
+    use_channels_last,
+)
 from syn2co_ray.spec.errors import SpecError
 from syn2co_ray.spec.method import MethodSpec
 
@@ -35,6 +40,8 @@ BACKBONES: dict[str, dict[str, Any]] = {
 SWITCHES: dict[str, Switch] = {
     "channels_last": use_channels_last,
     "gradient_checkpointing": recompute_blocks,
+    "parts": lambda method: encode_in_parts(method, 3),
+    "parts_of_blocks": lambda method: (recompute_blocks(method), encode_in_parts(method, 3))[1],
     "compile": lambda method: compile_encoders(method, backend="aot_eager"),
 }
 
@@ -85,6 +92,10 @@ def test_a_switch_changes_no_result(
 ) -> None:
     torch._dynamo.reset()
     method = make(backbone)
+    if backbone == "resnet" and "parts" in switch:
+        with pytest.raises(SpecError, match="ResNet has batch norms"):
+            SWITCHES[switch](method)
+        return
     SWITCHES[switch](method)
     same(two_steps(method, views, step_at), two_steps(make(backbone), views, step_at))
 
@@ -102,10 +113,11 @@ def test_recomputing_keeps_less_for_backward(views: list[Tensor], step_at: MakeS
             method(views, step_at())
         return count
 
-    method = make("vit")
-    plain = kept(method)
-    recompute_blocks(method)
-    assert kept(method) < 0.6 * plain
+    plain = kept(make("vit"))
+    for switch in ("gradient_checkpointing", "parts"):
+        method = make("vit")
+        SWITCHES[switch](method)
+        assert kept(method) < 0.6 * plain
 
 
 @pytest.mark.slow

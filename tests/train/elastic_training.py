@@ -8,7 +8,6 @@ its processes), or told to go; when one worker has trained on for a while, anoth
 
 from __future__ import annotations
 
-import atexit
 import json
 import os
 import signal
@@ -44,7 +43,7 @@ def main() -> None:
     file, mode = sys.argv[1:]
     job = load_job(file)
     nodes = Nodes("--num-cpus=1")
-    atexit.register(nodes.end)
+    nodes.end_with_this_process()
     wait_for(lambda: nodes.alive() == 1)
     nodes.add()
     wait_for(lambda: nodes.alive() == 2)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +16,8 @@ from syn2co_ray.spec.load import build_spec
 from syn2co_ray.submit.prepare import prepare_run
 from syn2co_ray.train.room import Room
 
+from ..scripts import output_of_script
 from .local_run import TINY, local_loop
-
-REPOSITORY = Path(__file__).parents[2]
 
 
 def job_values(folder: Path) -> dict[str, Any]:
@@ -72,26 +69,16 @@ def test_nodes_that_go_and_come_change_who_trains_and_nothing_else(tmp_path: Pat
     folder = tmp_path / "elastic"
     file = tmp_path / "job.yaml"
     file.write_text(yaml.safe_dump(job_values(folder)))
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.train.elastic_training", str(file), mode],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        timeout=900,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    said = output_of_script("tests.train.elastic_training", str(file), mode, timeout_s=900)
     (run,) = (folder / "runs").glob("tiny-*")
     results = json.loads((run / "results.json").read_text())
     assert results["status"] == "finished"
     first, fewer, more = results["starts"]
     assert [start["workers"] for start in (first, fewer, more)] == [2, 1, 2]
-    assert "nodes came: 1 to 2 workers" in done.stdout
+    assert "nodes came: 1 to 2 workers" in said
     assert more["replayed_steps"] == 0, "a checkpoint was taken first"
     if mode == "drain":
-        assert re.search(
-            r"restarted at step \d+ with 1 workers \(a node will go: 2 to 1 workers\)", done.stdout
-        )
+        assert re.search(r"restarted at step \d+ with 1 workers \(a node will go: 2 to 1 workers\)", said)
         assert fewer["replayed_steps"] == 0
     else:
         assert fewer["replayed_steps"] < 2 * 20
