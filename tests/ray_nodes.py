@@ -25,6 +25,7 @@ os.environ["RAY_health_check_failure_threshold"] = "3"
 
 import ray
 
+START_TRIES, START_TIMEOUT_S = 3, 90.0
 RAY = str(Path(sys.executable).with_name("ray"))
 
 
@@ -81,6 +82,18 @@ class Nodes:
         )
         self._nodes.append(node)
         return node
+
+    def add_connected(self) -> None:
+        """Add a node while this process is connected, and see it come; on a busy machine a start may fail."""
+        for _ in range(START_TRIES):
+            node = self.add()
+            name = f"node-{self._nodes.index(node)}"
+            until = time.monotonic() + START_TIMEOUT_S
+            while node.poll() is None and time.monotonic() < until:
+                if any(found["NodeName"] == name and found["Alive"] for found in ray.nodes()):
+                    return
+                time.sleep(0.2)
+        raise TimeoutError("no node came")
 
     @property
     def others(self) -> list[subprocess.Popen[bytes]]:

@@ -56,7 +56,9 @@ class WorkersThatFit(ElasticScalingPolicy):
         self._said_waiting, self._pausing_for = False, None
         return self._resized(count)
 
-    def make_decision_for_running_worker_group(self, state: Any, status: Any) -> ScalingDecision:
+    def make_decision_for_running_worker_group(
+        self, worker_group_state: Any, worker_group_status: Any
+    ) -> ScalingDecision:
         """Move when a node will go, grow when nodes came; both after a checkpoint and in a pause."""
         self._maybe_send_resource_request()
         now = time.monotonic()
@@ -65,16 +67,16 @@ class WorkersThatFit(ElasticScalingPolicy):
         self._looked_at = now
         leaving = self._leaving()
         count = self.room.fitting(self._nodes(leaving))
-        concerned = leaving & {worker.metadata.node_id for worker in state.workers}
+        concerned = leaving & {worker.metadata.node_id for worker in worker_group_state.workers}
         if concerned and count is None:
             return self._save_what_there_is(concerned)
-        if not concerned and (count is None or count <= state.num_workers):
+        if not concerned and (count is None or count <= worker_group_state.num_workers):
             return self._as_it_is()
-        if not concerned and not self._is_time_to_grow(now, state.start_time):
+        if not concerned and not self._is_time_to_grow(now, worker_group_state.start_time):
             return NoopDecision()
         assert count is not None
         reason = "a node will go" if concerned else "nodes came"
-        return self._after_a_pause(count, f"{reason}: {state.num_workers} to {count} workers")
+        return self._after_a_pause(count, f"{reason}: {worker_group_state.num_workers} to {count} workers")
 
     def _after_a_pause(self, count: int, reason: str) -> ScalingDecision:
         if self._pausing_for is None:

@@ -8,7 +8,7 @@ import pytest
 
 from syn2co_ray.spec.generate import GenerateSpec
 
-from .tiny_pipelines import save_class_conditional, save_text_to_image, save_unconditional
+from .tiny_pipelines import save_class_conditional, save_latent, save_text_to_image, save_unconditional
 
 MakeJob = Callable[..., GenerateSpec]
 
@@ -19,6 +19,7 @@ def pipelines(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("pipelines")
     return {
         "unconditional": save_unconditional(folder / "unconditional"),
+        "latent": save_latent(folder / "latent"),
         "class_conditional": save_class_conditional(folder / "class_conditional"),
         "text_to_image": save_text_to_image(folder / "text_to_image"),
     }

@@ -13,9 +13,11 @@ from diffusers import (
     DDPMScheduler,
     DiTPipeline,
     DiTTransformer2DModel,
+    LDMPipeline,
     StableDiffusionPipeline,
     UNet2DConditionModel,
     UNet2DModel,
+    VQModel,
 )
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -33,6 +35,32 @@ def save_unconditional(folder: Path) -> Path:
         up_block_types=("UpBlock2D", "UpBlock2D"),
     )
     DDPMPipeline(unet, DDPMScheduler(num_train_timesteps=100)).save_pretrained(folder)
+    return folder
+
+
+def save_latent(folder: Path) -> Path:
+    """Unconditional latent diffusion, 32-pixel images."""
+    torch.manual_seed(0)
+    unet = UNet2DModel(
+        sample_size=16,
+        in_channels=3,
+        out_channels=3,
+        layers_per_block=1,
+        block_out_channels=(32, 32),
+        down_block_types=("DownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "UpBlock2D"),
+    )
+    vqvae = VQModel(
+        in_channels=3,
+        out_channels=3,
+        latent_channels=3,
+        block_out_channels=(32, 32),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        norm_num_groups=8,
+        num_vq_embeddings=64,
+    )
+    LDMPipeline(vqvae, unet, DDIMScheduler(clip_sample=False)).save_pretrained(folder)
     return folder
 
 

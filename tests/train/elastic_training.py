@@ -69,7 +69,7 @@ def main() -> None:
             nodes.drain(node, DRAIN_DEADLINE_S)
             print("a node was told to go", flush=True)
         wait_for(lambda: workers_of_newest() == 1, 300)
-        nodes.add()
+        nodes.add_connected()
         print("a node came", flush=True)
 
     threading.Thread(target=change, daemon=True).start()
