@@ -43,11 +43,12 @@ def verify_resume(job: TrainingSpec, steps: int, console: Console, *, debug: boo
         delete_folder(open_store(cut.storage, cut.object_store))
     with connected(debug=debug):
         run_job(straight, console, debug=debug)
-        first_checkpoint = killed.train.checkpoint.every_steps or 1
-        saboteur = Saboteur(random.SystemRandom().randrange(first_checkpoint + 1, steps))
+        # After the first checkpoint, and so that the run is not over before the worker is found.
+        first, last = killed.train.checkpoint.every_steps or 1, max(steps * 2 // 3, steps // CHECKPOINTS + 2)
+        saboteur = Saboteur(random.SystemRandom().randrange(first + 1, last))
         results = run_job(killed, console, debug=debug, look_on=saboteur)
     if saboteur.killed_at is None:
-        got = f"the run was over before step {saboteur.step} was seen"
+        got = f"the run was over before a worker could be killed at step {saboteur.step}"
         raise CheckpointError("verify-resume", got, "a run long enough", "give more --steps")
     restarts = [start for start in results["starts"] if start["reason"]]
     yield f"killed rank {saboteur.rank} at step {saboteur.killed_at}; resumed from {restarts[0]['step']}"
@@ -89,9 +90,17 @@ class Saboteur:
         self.rank = seen["progress"]["workers"] - 1
         node_id, pid = ray.get(run.board.process_of.remote(self.rank))
         there = NodeAffinitySchedulingStrategy(node_id, soft=False)
-        kill = ray.remote(num_cpus=0, scheduling_strategy=there)(os.kill)
-        ray.get(kill.remote(pid, signal.SIGKILL))
-        self.killed_at = seen["progress"]["step"]
+        if ray.get(ray.remote(num_cpus=0, scheduling_strategy=there)(_killed).remote(pid)):
+            self.killed_at = seen["progress"]["step"]
+
+
+def _killed(pid: int) -> bool:
+    """Kill a process of this node; False when it had ended by itself."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def compared(straight: Store, killed: Store) -> Iterator[str]:
