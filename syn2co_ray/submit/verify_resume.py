@@ -80,27 +80,41 @@ class Saboteur:
         self.step = step
         self.killed_at: int | None = None
         self.rank = 0
+        self._pid = 0
+        self._killer: Any = None
 
     def __call__(self, run: Any, seen: dict[str, Any]) -> None:
-        if self.killed_at is not None or seen["progress"].get("step", 0) < self.step:
+        if self.killed_at is not None or not seen["progress"]:
             return
         import ray
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        self.rank = seen["progress"]["workers"] - 1
-        node_id, pid = ray.get(run.board.process_of.remote(self.rank))
-        there = NodeAffinitySchedulingStrategy(node_id, soft=False)
-        if ray.get(ray.remote(num_cpus=0, scheduling_strategy=there)(_killed).remote(pid)):
-            self.killed_at = seen["progress"]["step"]
+        if self._killer is None:
+            self.rank = seen["progress"]["workers"] - 1
+            node_id, self._pid = ray.get(run.board.process_of.remote(self.rank))
+            self._killer = _killer_on(node_id)
+        step = seen["progress"]["step"]
+        if step >= self.step and ray.get(self._killer.kill.remote(self._pid)):
+            self.killed_at = step
 
 
-def _killed(pid: int) -> bool:
-    """Kill a process of this node; False when it had ended by itself."""
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return False
-    return True
+class Killer:
+    """Waits on the worker's node: a process that is started when it is time to kill would come too late."""
+
+    def kill(self, pid: int) -> bool:
+        """False when the process had ended by itself."""
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return False
+        return True
+
+
+def _killer_on(node_id: str) -> Any:
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    there = NodeAffinitySchedulingStrategy(node_id, soft=False)
+    return ray.remote(num_cpus=0, scheduling_strategy=there)(Killer).remote()
 
 
 def compared(straight: Store, killed: Store) -> Iterator[str]:

@@ -208,7 +208,7 @@ def test_a_killed_worker_costs_no_more_than_the_steps_since_the_checkpoint(tmp_p
 @pytest.mark.ray
 def test_verify_resume_finds_a_run_equal_whose_worker_was_killed(tmp_path):
     job = write_job(tmp_path)
-    command = [sys.executable, "-m", "syn2co_ray.cli", "verify-resume", str(job), "--steps", "200"]
+    command = [sys.executable, "-m", "syn2co_ray.cli", "verify-resume", str(job), "--steps", "400"]
     words = [
         "train.workers={min: 2, max: 2, cpus_each: 0.5}",
         "augment.actors={min: 1, max: 1, cpus_each: 0.5}",
@@ -217,6 +217,6 @@ def test_verify_resume_finds_a_run_equal_whose_worker_was_killed(tmp_path):
         [*command, *words, "data.reader_cpus_each=0.5"], capture_output=True, text=True, timeout=RUN_TIMEOUT_S
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "keys: the same in all 200 steps" in done.stdout
+    assert "keys: the same in all 400 steps" in done.stdout
     assert "loss: bit for bit equal" in done.stdout
     assert "weights and queues: bit for bit equal" in done.stdout
