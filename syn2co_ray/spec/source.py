@@ -37,8 +37,9 @@ class SourceSpec(Section):
     """One set of images: a prefix of Parquet files, WebDataset tars, or a folder of image files."""
 
     uri: str = Field(min_length=1)
-    """Where the files are: a local path, s3://bucket/prefix/ or gs://bucket/prefix/. A last part with * or ?
-    takes only the files of that folder whose names match (`.../train-*.parquet`)."""
+    """Where the files are: a local path, s3://bucket/prefix/, gs://bucket/prefix/, az://container/prefix/ or
+    hf://datasets/owner/name@commit/prefix/. A last part with * or ? takes only the files of that folder whose
+    names match (`.../train-*.parquet`)."""
     format: SourceFormat | None = None
     """parquet, webdataset or folder; found from the file names when left out."""
     origin: Literal["real", "generated"] = "real"
@@ -56,7 +57,7 @@ class SourceSpec(Section):
 
 
 class ObjectStoreSpec(Section):
-    """How to reach s3:// (credentials come from the environment only, never from a job file)."""
+    """How to reach stores (credentials come from the environment only, never from a job file)."""
 
     endpoint_url: str | None = None
     """Address of an S3-compatible store; AWS_ENDPOINT_URL when left out, else Amazon's."""

@@ -1,4 +1,6 @@
-"""A URI becomes a filesystem and a path: local folders, s3://, gs:// and memory://, with one set of errors.
+"""A URI becomes a filesystem and a path: local folders, s3://, gs://, az://, hf:// and memory://.
+
+All of them raise one set of errors.
 
 open_store("s3://bucket/runs", options)     where things are; cheap, picklable
 publish_bytes / publish_file                a name appears with all of its bytes, or not at all
