@@ -56,6 +56,15 @@ class SourceSpec(Section):
     """Parquet column with a stable id; `key` when present, else file name and row number."""
 
 
+class CacheSpec(Section):
+    """Images from a remote store that each node keeps on its own disk for later epochs."""
+
+    folder: str = Field(pattern=r"^[/~]")
+    """A folder of the node's own disk, made where it is missing; runs may share it."""
+    bytes_max: int = Field(gt=0)
+    """Size up to which it grows, in bytes; what was used longest ago goes first."""
+
+
 class ObjectStoreSpec(Section):
     """How to reach stores (credentials come from the environment only, never from a job file)."""
 
@@ -65,3 +74,5 @@ class ObjectStoreSpec(Section):
     """Region of the bucket; AWS_DEFAULT_REGION when left out."""
     anonymous: bool = False
     """Read public buckets without credentials."""
+    cache: CacheSpec | None = None
+    """Keep what is read from remote sources on each node's disk; nothing is kept when left out."""

@@ -68,6 +68,16 @@ class Store:
         """This process's client. StorageError when the endpoint does not answer at all."""
         return _filesystem(self.scheme, self.path.partition("/")[0], self.options, credentials())
 
+    @property
+    def endpoint(self) -> str:
+        """Where stores of this scheme are asked: with the URI it names a file among all there are."""
+        if self.scheme == "s3":
+            return _endpoint(self.options) or ""
+        if self.scheme == "az":
+            return azure.account_from_environment().endpoint
+        variable = {"gs": "STORAGE_EMULATOR_HOST", "hf": "HF_ENDPOINT"}.get(self.scheme, "")
+        return os.environ.get(variable, "")
+
     def child(self, *parts: str) -> Store:
         """The place below this one; parts may themselves contain slashes."""
         names = [name for part in parts for name in part.split("/") if name]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,13 +20,15 @@ PARTIAL_SUFFIX = ".partial"
 """Ends the names of files that are still being written; lists leave them out."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FileInfo:
     """A file below a store."""
 
     path: str
     """Relative to the store, with forward slashes."""
     size_bytes: int
+    modified_ns: int | None = field(default=None, compare=False)
+    """When it was written, nanoseconds since 1970 (S3: whole seconds); None if the store does not say."""
 
 
 def publish_bytes(store: Store, name: str, data: bytes) -> None:
@@ -91,7 +93,7 @@ def list_files(store: Store, recursive: bool = True, missing_ok: bool = False) -
     # fsspec gives memory:// paths a leading slash.
     prefix = store.path.strip("/") + "/"
     files = [
-        FileInfo(entry.path.strip("/").removeprefix(prefix), entry.size)
+        FileInfo(entry.path.strip("/").removeprefix(prefix), entry.size, entry.mtime_ns)
         for entry in entries
         if entry.type == fs.FileType.File and not entry.path.endswith(PARTIAL_SUFFIX)
     ]
