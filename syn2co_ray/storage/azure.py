@@ -61,9 +61,8 @@ def account_from_environment() -> Account:
     """
     text = os.environ.get("AZURE_STORAGE_CONNECTION_STRING")
     parts = dict(part.split("=", 1) for part in text.split(";") if "=" in part) if text else {}
-    name = (
-        parts.get("AccountName") if text else _variable("AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ACCOUNT")
-    )
+    single = _variable("AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ACCOUNT")
+    name = parts.get("AccountName") if text else single
     if not name:
         raise StorageError(
             where="AZURE_STORAGE_CONNECTION_STRING" if text else "az://",
@@ -73,13 +72,10 @@ def account_from_environment() -> Account:
         )
     if not text:
         key = _variable("AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_KEY")
-        return Account(
-            name, f"https://{name}.blob.core.windows.net", key, _variable("AZURE_STORAGE_SAS_TOKEN")
-        )
-    scheme, suffix = (
-        parts.get("DefaultEndpointsProtocol", "https"),
-        parts.get("EndpointSuffix", "core.windows.net"),
-    )
+        sas_token = _variable("AZURE_STORAGE_SAS_TOKEN")
+        return Account(name, f"https://{name}.blob.core.windows.net", key, sas_token)
+    scheme = parts.get("DefaultEndpointsProtocol", "https")
+    suffix = parts.get("EndpointSuffix", "core.windows.net")
     endpoint = parts.get("BlobEndpoint", f"{scheme}://{name}.blob.{suffix}").rstrip("/")
     return Account(name, endpoint, parts.get("AccountKey"), parts.get("SharedAccessSignature"))
 
@@ -113,9 +109,9 @@ def upload_blob(path: str, data: pa.Buffer, credentials: tuple[str | None, ...])
     Raises:
         OSError: as Arrow's client words it, so that retries know what may pass.
     """
+    blob = _service(credentials).get_blob_client(*path.split("/", 1))
     from azure.core.exceptions import AzureError
 
-    blob = _service(credentials).get_blob_client(*path.split("/", 1))
     try:
         if data.size <= BLOCK_BYTES:
             blob.upload_blob(data.to_pybytes(), overwrite=True)
@@ -160,8 +156,12 @@ def _service(credentials: tuple[str | None, ...]) -> Any:
 
 
 def _as_os_error(error: Any) -> OSError:
+    from azure.core.exceptions import ClientAuthenticationError
+
     status, code = getattr(error, "status_code", None), getattr(error, "error_code", None)
     first = (str(error).splitlines() or [""])[0]
+    if status is None and isinstance(error, ClientAuthenticationError):
+        return OSError(f"AuthenticationException: {first}")
     if status is None:
         return ConnectionError(f"Azure Error: [] {first}")
     # A writer of the same name has thrown away the blocks of this one: it may come out first next time.

@@ -149,9 +149,9 @@ def is_transient(error: OSError) -> bool:
     return _TRANSIENT.search(text) is not None
 
 
-def is_from_store(error: OSError) -> bool:
+def is_from_store(error: Exception) -> bool:
     """Whether a store said so, not a decoder that met broken contents (pyarrow raises OSError for both)."""
-    known = error.errno is not None or type(error) is not OSError
+    known = isinstance(error, OSError) and (error.errno is not None or type(error) is not OSError)
     return known or _STORES.search(str(error)) is not None
 
 

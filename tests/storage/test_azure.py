@@ -12,6 +12,7 @@ import pytest
 from syn2co_ray.spec.errors import StorageError
 from syn2co_ray.spec.source import ObjectStoreSpec
 from syn2co_ray.storage import azure, list_files, open_store, publish, publish_bytes, read_bytes, with_retries
+from syn2co_ray.storage.retry import is_transient, translate
 
 from .stalling_proxy import StallingProxy
 
@@ -85,6 +86,13 @@ def test_writing_without_the_extra_names_the_command(no_account) -> None:
     with pytest.raises(StorageError, match="pip install 'syn2co_ray") as caught:
         publish_bytes(open_store("az://container", OPTIONS), "a", b"1")
     assert "not installed" in caught.value.fault.got
+
+
+def test_errors_of_azures_client_read_like_those_of_arrows() -> None:
+    exceptions = pytest.importorskip("azure.core.exceptions", reason="needs the extra `azure`")
+    refused = exceptions.ClientAuthenticationError("DefaultAzureCredential failed to retrieve a token")
+    assert "credentials were refused" in str(translate(azure._as_os_error(refused), "write az://c/a"))
+    assert is_transient(azure._as_os_error(exceptions.ServiceRequestError("connection refused")))
 
 
 @pytest.mark.azure

@@ -155,7 +155,7 @@ def _decoded(read: Callable[[], Result], file: Store) -> Result:
     try:
         return read()
     except (pa.ArrowException, OSError) as error:
-        if isinstance(error, OSError) and is_from_store(error):
+        if is_from_store(error):
             raise
         raise DataError(
             where=file.uri,
