@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from .azure_store import AzureStore, azure_store_is_installed, running_azure_store
 from .object_store import ObjectStore, missing_binaries, running_object_store
 
 
@@ -39,11 +40,37 @@ def s3_environment(monkeypatch: pytest.MonkeyPatch, object_store: ObjectStore) -
     return object_store
 
 
-@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.object_store)])
+@pytest.fixture(scope="session")
+def azure_store() -> Iterator[AzureStore]:
+    """Azurite, started once for the session; mark tests with `azure`."""
+    if not azure_store_is_installed():
+        pytest.skip("needs azurite-blob (npm install -g azurite)")
+    pytest.importorskip("azure.storage.blob", reason="needs the extra `azure`")
+    with running_azure_store() as store:
+        yield store
+
+
+@pytest.fixture
+def azure_environment(monkeypatch: pytest.MonkeyPatch, azure_store: AzureStore) -> AzureStore:
+    """Azurite, with this process's environment set to it."""
+    monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", azure_store.connection_string())
+    return azure_store
+
+
+@pytest.fixture(
+    params=[
+        "local",
+        pytest.param("s3", marks=pytest.mark.object_store),
+        pytest.param("az", marks=pytest.mark.azure),
+    ]
+)
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """URI of an empty place of the test's own: once a local folder, once a prefix of the real S3 server."""
+    """URI of an empty place of the test's own: a local folder, a prefix of the S3 server, one of Azurite."""
     if request.param == "local":
         return str(tmp_path / "place")
+    if request.param == "az":
+        azure = request.getfixturevalue("azure_environment")
+        return f"{azure.make_container('places')}/{uuid.uuid4().hex}"
     store = request.getfixturevalue("s3_environment")
     return f"{store.make_bucket('places')}/{uuid.uuid4().hex}"
 

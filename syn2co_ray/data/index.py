@@ -18,8 +18,10 @@ import pyarrow as pa
 from ..spec.errors import DataError
 from ..spec.source import ObjectStoreSpec, SourceFormat, SourceSpec
 from ..storage import FileInfo, Store, list_files, open_store
+from .fragment_cache import fragment_key, read_through
 from .readers import READERS
 from .readers.protocol import extension, extension_counts
+from .record import IMAGE
 from .source_index import SourceIndex, load_index, save_index
 
 __all__ = ["SourceIndex", "build_index", "load_index", "read_fragments", "read_rows", "save_index"]
@@ -61,7 +63,9 @@ def build_index(source: SourceSpec, options: ObjectStoreSpec, threads: int = IND
         if others
         else index.schema_note
     )
-    return replace(index, schema_note=note)
+    times = [file.modified_ns for file in mine]
+    modified = None if None in times else np.asarray(times, dtype=np.int64)
+    return replace(index, schema_note=note, file_modified_ns=modified)
 
 
 def read_rows(
@@ -92,6 +96,10 @@ def read_rows(
         raise IndexError(f"rows {np.min(rows)} to {np.max(rows)} of {count} in fragment {fragment}")
     assert index.source.format is not None
     store, _ = _folder_and_pattern(index.source.uri, options)
+    if options.cache is not None and (rows is None or len(rows)) and (columns is None or IMAGE in columns):
+        key = fragment_key(index, store, fragment)
+        if key is not None:
+            return read_through(options.cache, key, index, store, fragment, rows, columns)
     return READERS[index.source.format].read(index, store, fragment, rows, columns)
 
 

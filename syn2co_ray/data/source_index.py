@@ -51,6 +51,8 @@ class SourceIndex:
     """Samples of WebDataset tars that have no image and are left out."""
     schema_note: str = ""
     """What was found, in words for a person: columns and types, or kinds of members."""
+    file_modified_ns: np.ndarray | None = None
+    """When each file was last written, nanoseconds since 1970, int64 (N,); None if the store does not say."""
 
     @property
     def num_fragments(self) -> int:
@@ -110,6 +112,8 @@ def save_index(index: SourceIndex) -> bytes:
         "fingerprint": index.fingerprint,
     }
     arrays = {name: getattr(index, name) for name in _ARRAYS}
+    if index.file_modified_ns is not None:
+        arrays["file_modified_ns"] = index.file_modified_ns
     arrays |= {f"reader.{name}": array for name, array in index.reader_arrays.items()}
     buffer = io.BytesIO()
     np.savez_compressed(buffer, header=np.frombuffer(json.dumps(header).encode(), dtype=np.uint8), **arrays)
@@ -128,6 +132,7 @@ def load_index(data: bytes) -> SourceIndex:
             source=SourceSpec.model_validate(header["source"]),
             files=header["files"],
             **{name: arrays.pop(name) for name in _ARRAYS},
+            file_modified_ns=arrays.pop("file_modified_ns", None),
             reader_arrays={name.removeprefix("reader."): array for name, array in arrays.items()},
             skipped=header["skipped"],
             schema_note=header["schema_note"],

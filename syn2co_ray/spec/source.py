@@ -37,8 +37,9 @@ class SourceSpec(Section):
     """One set of images: a prefix of Parquet files, WebDataset tars, or a folder of image files."""
 
     uri: str = Field(min_length=1)
-    """Where the files are: a local path, s3://bucket/prefix/ or gs://bucket/prefix/. A last part with * or ?
-    takes only the files of that folder whose names match (`.../train-*.parquet`)."""
+    """Where the files are: a local path, s3://bucket/prefix/, gs://bucket/prefix/, az://container/prefix/ or
+    hf://datasets/owner/name@commit/prefix/. A last part with * or ? takes only the files of that folder whose
+    names match (`.../train-*.parquet`)."""
     format: SourceFormat | None = None
     """parquet, webdataset or folder; found from the file names when left out."""
     origin: Literal["real", "generated"] = "real"
@@ -55,8 +56,17 @@ class SourceSpec(Section):
     """Parquet column with a stable id; `key` when present, else file name and row number."""
 
 
+class CacheSpec(Section):
+    """Images from a remote store that each node keeps on its own disk for later epochs."""
+
+    folder: str = Field(pattern=r"^[/~]")
+    """A folder of the node's own disk, made where it is missing; runs may share it."""
+    bytes_max: int = Field(gt=0)
+    """Size up to which it grows, in bytes; what was used longest ago goes first."""
+
+
 class ObjectStoreSpec(Section):
-    """How to reach s3:// (credentials come from the environment only, never from a job file)."""
+    """How to reach stores (credentials come from the environment only, never from a job file)."""
 
     endpoint_url: str | None = None
     """Address of an S3-compatible store; AWS_ENDPOINT_URL when left out, else Amazon's."""
@@ -64,3 +74,5 @@ class ObjectStoreSpec(Section):
     """Region of the bucket; AWS_DEFAULT_REGION when left out."""
     anonymous: bool = False
     """Read public buckets without credentials."""
+    cache: CacheSpec | None = None
+    """Keep what is read from remote sources on each node's disk; nothing is kept when left out."""

@@ -1,11 +1,15 @@
-"""A URI becomes a filesystem and a path: local folders, s3://, gs:// and memory://, with one set of errors.
+"""A URI becomes a filesystem and a path: local folders, s3://, gs://, az://, hf:// and memory://.
+
+All of them raise one set of errors.
 
 open_store("s3://bucket/runs", options)     where things are; cheap, picklable
 publish_bytes / publish_file                a name appears with all of its bytes, or not at all
+local_cache                                 bytes kept on a node's disk, up to a size
 read_bytes / list_files / exists / delete / delete_folder   with bounded retries and errors a user can act on
 """
 
 from .filesystem import Store, open_store
+from .local_cache import LocalCache, local_cache
 from .publish import (
     FileInfo,
     delete,
@@ -20,11 +24,13 @@ from .retry import with_retries
 
 __all__ = [
     "FileInfo",
+    "LocalCache",
     "Store",
     "delete",
     "delete_folder",
     "exists",
     "list_files",
+    "local_cache",
     "open_store",
     "publish_bytes",
     "publish_file",

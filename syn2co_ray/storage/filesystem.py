@@ -13,6 +13,7 @@ from pyarrow import fs
 
 from ..spec.errors import StorageError
 from ..spec.source import ObjectStoreSpec
+from . import azure, hub
 
 S3_ATTEMPTS = 10
 """Times that the S3 client itself sends one request before it gives up (exponential backoff, jitter)."""
@@ -22,7 +23,7 @@ ENDPOINT_PATIENCE_S = 15.0
 """How long a process waits for an S3-compatible endpoint to accept its first connection. The client's own
 patience is over a minute, which is right in the middle of a run and wrong for a mistyped address."""
 
-_SCHEMES = ("file", "s3", "gs", "memory")
+_SCHEMES = ("file", "s3", "gs", "az", "hf", "memory")
 # A change of any of these makes a new client: a client reads them once, when it is made.
 _CREDENTIAL_VARIABLES = (
     "AWS_ACCESS_KEY_ID",
@@ -35,6 +36,8 @@ _CREDENTIAL_VARIABLES = (
     "AWS_WEB_IDENTITY_TOKEN_FILE",
     "GOOGLE_APPLICATION_CREDENTIALS",
     "STORAGE_EMULATOR_HOST",
+    *azure.CREDENTIAL_VARIABLES,
+    *hub.CREDENTIAL_VARIABLES,
 )
 
 
@@ -52,7 +55,7 @@ class Store:
 
     @property
     def scheme(self) -> str:
-        """file, s3, gs or memory."""
+        """file, s3, gs, az, hf or memory."""
         return self.uri.partition("://")[0] if "://" in self.uri else "file"
 
     @property
@@ -63,7 +66,17 @@ class Store:
     @property
     def filesystem(self) -> fs.FileSystem:
         """This process's client. StorageError when the endpoint does not answer at all."""
-        return _filesystem(self.scheme, self.path.partition("/")[0], self.options, _credentials())
+        return _filesystem(self.scheme, self.path.partition("/")[0], self.options, credentials())
+
+    @property
+    def endpoint(self) -> str:
+        """Where stores of this scheme are asked: with the URI it names a file among all there are."""
+        if self.scheme == "s3":
+            return _endpoint(self.options) or ""
+        if self.scheme == "az":
+            return azure.account_from_environment().endpoint
+        variable = {"gs": "STORAGE_EMULATOR_HOST", "hf": "HF_ENDPOINT"}.get(self.scheme, "")
+        return os.environ.get(variable, "")
 
     def child(self, *parts: str) -> Store:
         """The place below this one; parts may themselves contain slashes."""
@@ -76,11 +89,11 @@ def open_store(uri: str, options: ObjectStoreSpec) -> Store:
 
     Args:
         uri: a local path (a relative one starts at the working directory), file://, s3://bucket/prefix,
-            gs://bucket/prefix, or memory://name.
+            gs://bucket/prefix, az://container/prefix, hf://datasets/owner/name@commit/path, or memory://name.
         options: endpoint, region and anonymous access of object stores.
 
     Raises:
-        StorageError: unknown scheme, no bucket, or an endpoint that is not a URL.
+        StorageError: unknown scheme, no bucket, no commit, or an endpoint that is not a URL.
     """
     scheme, separator, rest = uri.partition("://")
     if not separator:
@@ -89,7 +102,7 @@ def open_store(uri: str, options: ObjectStoreSpec) -> Store:
         raise StorageError(
             where=uri,
             got=f"unknown scheme {scheme}://",
-            allowed="a local path, file://, s3://, gs:// or memory://",
+            allowed="a local path, file://, s3://, gs://, az://, hf:// or memory://",
             next_step="check the spelling of the URI",
         )
     if scheme == "file":
@@ -104,6 +117,8 @@ def open_store(uri: str, options: ObjectStoreSpec) -> Store:
         )
     if scheme == "s3":
         _endpoint(options)
+    if scheme == "hf":
+        hub.check_hub_path(uri, inside)
     return Store(f"{scheme}://{inside}", options)
 
 
@@ -119,7 +134,8 @@ def _endpoint(options: ObjectStoreSpec) -> str | None:
     return endpoint
 
 
-def _credentials() -> tuple[str | None, ...]:
+def credentials() -> tuple[str | None, ...]:
+    """What the environment says about who asks: clients are kept as long as it stays the same."""
     return tuple(os.environ.get(name) for name in _CREDENTIAL_VARIABLES)
 
 
@@ -132,6 +148,10 @@ def _filesystem(
         return _memory()
     if scheme == "gs":
         return _google(options.anonymous, credentials)
+    if scheme == "az":
+        return azure.azure_filesystem(options.anonymous, credentials)
+    if scheme == "hf":
+        return hub.hub_filesystem(options.anonymous, credentials)
     endpoint = _endpoint(options)
     region = options.region or os.environ.get("AWS_DEFAULT_REGION") or os.environ.get("AWS_REGION")
     if region is None:

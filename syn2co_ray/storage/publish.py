@@ -5,27 +5,30 @@ from __future__ import annotations
 import os
 import secrets
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
 from pyarrow import fs
 
 from ..spec.errors import StorageError
-from .filesystem import Store
-from .retry import with_retries
+from . import azure
+from .filesystem import Store, credentials
+from .retry import translate, with_retries
 
 PARTIAL_SUFFIX = ".partial"
 """Ends the names of files that are still being written; lists leave them out."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FileInfo:
     """A file below a store."""
 
     path: str
     """Relative to the store, with forward slashes."""
     size_bytes: int
+    modified_ns: int | None = field(default=None, compare=False)
+    """When it was written, nanoseconds since 1970 (S3: whole seconds); None if the store does not say."""
 
 
 def publish_bytes(store: Store, name: str, data: bytes) -> None:
@@ -90,10 +93,12 @@ def list_files(store: Store, recursive: bool = True, missing_ok: bool = False) -
     # fsspec gives memory:// paths a leading slash.
     prefix = store.path.strip("/") + "/"
     files = [
-        FileInfo(entry.path.strip("/").removeprefix(prefix), entry.size)
+        FileInfo(entry.path.strip("/").removeprefix(prefix), entry.size, entry.mtime_ns)
         for entry in entries
         if entry.type == fs.FileType.File and not entry.path.endswith(PARTIAL_SUFFIX)
     ]
+    if not files and store.scheme == "az":
+        _check_container(store)
     if not files and not missing_ok:
         raise _nothing_listed(store)
     return sorted(files, key=lambda file: file.path)
@@ -107,6 +112,7 @@ def exists(store: Store, name: str) -> bool:
 def delete(store: Store, name: str) -> None:
     """Delete the file `name` below `store`; nothing happens when it is not there."""
     target = store.child(name)
+    _check_writable(target)
 
     def remove() -> None:
         with suppress(FileNotFoundError):
@@ -117,6 +123,7 @@ def delete(store: Store, name: str) -> None:
 
 def delete_folder(store: Store) -> None:
     """Delete everything below `store`, and the folder itself; nothing happens when it is not there."""
+    _check_writable(store)
 
     def remove() -> None:
         with suppress(FileNotFoundError):
@@ -126,12 +133,26 @@ def delete_folder(store: Store) -> None:
 
 
 def _publish(target: Store, data: pa.Buffer) -> None:
+    _check_writable(target)
     if target.scheme == "file":
         with_retries(lambda: _replace(Path(target.path), data), what=f"write {target.uri}")
     elif target.scheme == "memory":
         _rename_in_memory(target, data)
+    elif target.scheme == "az":
+        environment = credentials()
+        with_retries(lambda: azure.upload_blob(target.path, data, environment), what=f"write {target.uri}")
     else:
         with_retries(lambda: _upload(target, data), what=f"write {target.uri}")
+
+
+def _check_writable(target: Store) -> None:
+    if target.scheme == "hf":
+        raise StorageError(
+            where=f"write {target.uri}",
+            got="hf:// is read only here: a data set on the hub changes by commits",
+            allowed="a local path, s3://, gs:// or az://",
+            next_step="write elsewhere, and upload the result to the hub with its own tools",
+        )
 
 
 def _replace(path: Path, data: pa.Buffer) -> None:
@@ -171,6 +192,14 @@ def _upload(target: Store, data: pa.Buffer) -> None:
 def _type_of(target: Store) -> fs.FileType:
     info = with_retries(lambda: target.filesystem.get_file_info(target.path), what=f"look up {target.uri}")
     return info.type
+
+
+def _check_container(store: Store) -> None:
+    # Arrow's answer for a missing container is that for a missing prefix.
+    name = store.path.partition("/")[0]
+    with suppress(OSError, pa.ArrowException):  # a SAS token may not ask about containers
+        if store.filesystem.get_file_info(name).type == fs.FileType.NotFound:
+            raise translate(OSError(f"NO_SUCH_BUCKET in bucket '{name}'"), f"list {store.uri}")
 
 
 def _nothing_listed(store: Store) -> StorageError:

@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+import pyarrow as pa
+
 from ..spec.errors import StorageError
 
 Result = TypeVar("Result")
@@ -19,19 +21,52 @@ DELAY_MAX_S = 20.0
 _TRANSIENT = re.compile(
     r"SLOW_?DOWN|SERVICE_UNAVAILABLE|INTERNAL_FAILURE|REQUEST_TIME(D_)?OUT|REQUEST_LIMIT_EXCEEDED|THROTTLING"
     r"|HTTP status (429|5\d\d)|NETWORK_CONNECTION|curlCode: (18|28|35|52|55|56)\b"
-    r"|Connection reset|timed? ?out|\bUNAVAILABLE\b|DEADLINE_EXCEEDED",
+    r"|Connection reset|timed? ?out|\bUNAVAILABLE\b|DEADLINE_EXCEEDED"
+    r"|Azure Error: \[[^]]*\] (408|429|5\d\d)|Fail to get a new connection",
     re.IGNORECASE,
 )
-_UNREACHABLE = re.compile(r"curlCode: (5|6|7)\b|CURL error \[(5|6|7)\]|Couldn't connect|Could not resolve")
+_UNREACHABLE = re.compile(
+    r"curlCode: (5|6|7)\b|CURL error \[(5|6|7)\]|Couldn't connect|Could not resolve|\bConnectError\b"
+)
 _DENIED = re.compile(
     r"ACCESS_DENIED|SIGNATURE_DOES_NOT_MATCH|INVALID_ACCESS_KEY_ID|INVALID_CLIENT_TOKEN_ID|EXPIRED_TOKEN"
-    r"|HTTP status 40[13]|PERMISSION_DENIED|UNAUTHENTICATED",
+    r"|HTTP status 40[13]|PERMISSION_DENIED|UNAUTHENTICATED"
+    r"|Azure Error: \[[^]]*\] 40[13]|AuthenticationException|PublicAccessNotPermitted",
     re.IGNORECASE,
 )
-_NO_BUCKET = re.compile(r"NO_SUCH_BUCKET|NoSuchBucket", re.IGNORECASE)
+_NO_BUCKET = re.compile(r"NO_SUCH_BUCKET|NoSuchBucket|ContainerNotFound", re.IGNORECASE)
 _NO_OBJECT = re.compile(r"NO_SUCH_KEY|NOT_FOUND|HTTP status 404", re.IGNORECASE)
 _OTHER_REGION = re.compile(r"HTTP status 301|PERMANENT_?REDIRECT|AuthorizationHeaderMalformed", re.IGNORECASE)
+_CREDENTIALS = {
+    "s3": (
+        ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_ROLE_ARN"),
+        "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY where it runs, and check the policy",
+    ),
+    "gs": (
+        ("GOOGLE_APPLICATION_CREDENTIALS",),
+        "set GOOGLE_APPLICATION_CREDENTIALS where it runs, and check the bucket's permissions",
+    ),
+    "az": (
+        (
+            "AZURE_STORAGE_CONNECTION_STRING",
+            "AZURE_STORAGE_ACCOUNT_KEY",
+            "AZURE_STORAGE_SAS_TOKEN",
+            "AZURE_CLIENT_ID",
+        ),
+        "set AZURE_STORAGE_ACCOUNT_NAME with AZURE_STORAGE_ACCOUNT_KEY or AZURE_STORAGE_SAS_TOKEN where it "
+        "runs, or give its identity a role on the container",
+    ),
+    "hf": (("HF_TOKEN",), "set HF_TOKEN where it runs, and accept the data set's terms on its page"),
+}
+"""By scheme: variables that say who asks, and what to do when the store says no."""
+_ENDPOINTS = {
+    "s3": "object_store.endpoint_url or AWS_ENDPOINT_URL",
+    "gs": "STORAGE_EMULATOR_HOST",
+    "az": "AZURE_STORAGE_CONNECTION_STRING",
+    "hf": "HF_ENDPOINT",
+}
 _CHECKSUM = re.compile(r"HTTP status 411|MissingContentLength")
+_STORES = re.compile(r"AWS Error|google::cloud|curlCode|Azure Error|Azure.*Exception")
 _TRANSIENT_ERRNO = {
     errno.EAGAIN,
     errno.EINTR,
@@ -72,48 +107,63 @@ def with_retries(
     for attempt in range(attempts):
         try:
             return operation()
-        except OSError as error:
+        except Exception as raised:
+            error = _as_os_error(raised)
+            if error is None:
+                raise
             if not is_transient(error):
-                raise translate(error, what) from error
+                raise translate(error, what) from raised
             if attempt + 1 == attempts:
                 raise StorageError(
                     where=what,
                     got=f"still failing after {attempts} attempts: {error}",
                     allowed="a store that answers",
                     next_step="check the store's health and load, then start again: the run resumes",
-                ) from error
+                ) from raised
             sleep(jitter.uniform(0, min(DELAY_MAX_S, base_delay_s * 2**attempt)))
     raise ValueError(f"attempts must be at least 1, got {attempts}")
+
+
+def _as_os_error(error: Exception) -> OSError | None:
+    """The error as an OSError if a store's client raised it, else None."""
+    if isinstance(error, OSError):
+        return error
+    if type(error).__module__.startswith("httpx"):
+        # The hub's client: what it has from a server is an OSError, what it has from the network is not.
+        return ConnectionError(f"{type(error).__name__}: {error}")
+    if isinstance(error, pa.ArrowException) and _STORES.search(str(error)):
+        return OSError(str(error))
+    return None
 
 
 def is_transient(error: OSError) -> bool:
     """Whether the same request may succeed a moment later."""
     if isinstance(error, FileNotFoundError | PermissionError | ConnectionRefusedError):
         return False
-    text = str(error)
+    text = _words(error)
     if _UNREACHABLE.search(text) or _DENIED.search(text):
-        # The S3 client has itself tried for a minute to reach the store before it says so.
+        # The client has itself tried for a while to reach the store (S3's a minute) before it says so.
         return False
     if isinstance(error, TimeoutError | ConnectionError) or error.errno in _TRANSIENT_ERRNO:
         return True
     return _TRANSIENT.search(text) is not None
 
 
-def is_from_store(error: OSError) -> bool:
+def is_from_store(error: Exception) -> bool:
     """Whether a store said so, not a decoder that met broken contents (pyarrow raises OSError for both)."""
-    known = error.errno is not None or type(error) is not OSError
-    return known or re.search(r"AWS Error|google::cloud|curlCode", str(error)) is not None
+    known = isinstance(error, OSError) and (error.errno is not None or type(error) is not OSError)
+    return known or _STORES.search(str(error)) is not None
 
 
 def translate(error: OSError, what: str) -> StorageError:
     """The StorageError that says what `error` means and what to do about it."""
-    text = str(error)
+    text = _words(error)
     if _UNREACHABLE.search(text) or isinstance(error, ConnectionRefusedError):
         return StorageError(
             where=what,
             got=f"the endpoint cannot be reached ({_last_words(text)})",
             allowed="a store that accepts connections from this machine",
-            next_step="check object_store.endpoint_url or AWS_ENDPOINT_URL, and that the store is up",
+            next_step=f"check {_ENDPOINTS.get(_scheme(what), _ENDPOINTS['s3'])}, and that the store is up",
         )
     if _DENIED.search(text):
         return _denied(text, what)
@@ -131,11 +181,10 @@ def translate(error: OSError, what: str) -> StorageError:
 def _translate_path(error: OSError, text: str, what: str) -> StorageError:
     if isinstance(error, FileNotFoundError) or _NO_OBJECT.search(text):
         # A store answers a question about one object in a missing bucket with the same 404.
-        got = (
-            "there is no such object, or no such bucket"
-            if "://" in what
-            else "there is no such file or folder"
-        )
+        got = {
+            "": "there is no such file or folder",
+            "hf": "the hub has no such data set, commit or file, or shows it only to whom it knows",
+        }.get(_scheme(what), "there is no such object, or no such bucket")
         next_step = "check the path; list the folder above it"
     elif isinstance(error, NotADirectoryError):
         got, next_step = "it is a file, not a folder", "give the folder that holds it"
@@ -154,16 +203,32 @@ def _translate_path(error: OSError, text: str, what: str) -> StorageError:
 
 
 def _denied(text: str, what: str) -> StorageError:
-    code = re.search(r"AWS Error ([A-Z_]+)", text)
-    reason = f"credentials were refused ({code.group(1) if code else _last_words(text)})"
-    named = [name for name in ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_ROLE_ARN") if os.environ.get(name)]
-    given = f"{', '.join(named)} set" if named else "no AWS_ACCESS_KEY_ID, AWS_PROFILE or AWS_ROLE_ARN set"
+    code = re.search(r"AWS Error ([A-Z_]+)|Azure Error: \[(\w+)\]", text)
+    reason = f"credentials were refused ({code.group(1) or code.group(2) if code else _last_words(text)})"
+    names, next_step = _CREDENTIALS.get(_scheme(what), _CREDENTIALS["s3"])
+    named = [name for name in names if os.environ.get(name)]
+    given = f"{', '.join(named)} set" if named else f"no {_any_of(names)} set"
     return StorageError(
         where=what,
         got=f"{reason}; {given} in the environment of this process",
         allowed="credentials with access to this bucket, or object_store.anonymous for a public one",
-        next_step="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY where it runs, and check the policy",
+        next_step=next_step,
     )
+
+
+def _any_of(names: tuple[str, ...]) -> str:
+    return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+def _scheme(what: str) -> str:
+    found = re.search(r"\b(\w+)://", what)
+    return found.group(1) if found else ""
+
+
+def _words(error: OSError) -> str:
+    # The hub's client keeps the status apart from what it says.
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    return f"{error} (HTTP status {status})" if status else str(error)
 
 
 def _last_words(text: str) -> str:

@@ -19,8 +19,8 @@ from syn2co_ray.spec.errors import SpecError
 from syn2co_ray.spec.generate import GenerateSpec
 from syn2co_ray.spec.source import ObjectStoreSpec
 
+from ..hub_server import serving
 from .conftest import MakeJob
-from .hub_server import serving
 
 FAMILIES = {"unconditional": 16, "latent": 32, "class_conditional": 32, "text_to_image": 32}
 every_family = pytest.mark.parametrize("family", FAMILIES)

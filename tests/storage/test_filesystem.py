@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import boto3
 import pytest
 
 from syn2co_ray.spec.errors import StorageError
@@ -27,6 +28,7 @@ OPTIONS = ObjectStoreSpec()
         ("s3://bucket/a/b/", "s3://bucket/a/b", "s3", "bucket/a/b"),
         ("s3://bucket", "s3://bucket", "s3", "bucket"),
         ("gs://bucket/a", "gs://bucket/a", "gs", "bucket/a"),
+        ("az://container/a", "az://container/a", "az", "container/a"),
         ("memory://name/a", "memory://name/a", "memory", "name/a"),
     ],
 )
@@ -132,6 +134,22 @@ def test_wrong_credentials_are_named(s3_environment, monkeypatch, variable: str,
         read_bytes(store, "a")
     with pytest.raises(StorageError, match="credentials were refused"):
         publish_bytes(store, "b", b"2")
+
+
+@pytest.mark.object_store
+def test_anonymous_reads_public_buckets(s3_environment, monkeypatch) -> None:
+    uri = s3_environment.make_bucket("public")
+    publish_bytes(open_store(uri, OPTIONS), "folder/a", b"seen")
+    client = boto3.client("s3")
+    client.put_bucket_acl(Bucket="public", ACL="public-read")
+    client.put_object_acl(Bucket="public", Key="folder/a", ACL="public-read")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    store = open_store(uri, ObjectStoreSpec(anonymous=True))
+    assert [file.path for file in list_files(store)] == ["folder/a"]
+    assert read_bytes(store, "folder/a") == b"seen"
+    with pytest.raises(StorageError, match="credentials were refused"):
+        publish_bytes(store, "b", b"not mine")
 
 
 @pytest.mark.object_store

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import errno
 
+import pyarrow as pa
 import pytest
 
 from syn2co_ray.spec.errors import DataError, StorageError
 from syn2co_ray.storage import with_retries
 
 HEAD = "When reading information for key 'k' in bucket 'b': AWS Error"
+
+
+def hub_error(name: str, text: str) -> Exception:
+    """What the hub's client raises when the network fails: no OSError."""
+    return type(name, (Exception,), {"__module__": "httpx"})(text)
+
 
 TRANSIENT = [
     OSError(f"{HEAD} SLOW_DOWN during HeadObject operation: "),
@@ -20,6 +27,10 @@ TRANSIENT = [
     OSError(f"{HEAD} INTERNAL_FAILURE during PutObject operation: "),
     ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"),
     TimeoutError(errno.ETIMEDOUT, "timed out"),
+    OSError("Failed to read blob http://h/c/b Azure Error: [ServerBusy] 503 The server is busy."),
+    OSError("Check failed. Azure Error: [] Fail to get a new connection for: http://h. Could not connect"),
+    pa.ArrowException("Unknown error: Azure Error: [InternalError] 500 "),
+    hub_error("ReadTimeout", "The read operation timed out"),
     OSError(errno.ESTALE, "Stale file handle"),
 ]
 
@@ -51,14 +62,18 @@ PERMANENT = [
     (OSError(f"{HEAD} UNKNOWN (HTTP status 301) during HeadObject operation: "), "another region"),
     (OSError("AWS Error UNKNOWN (HTTP status 411) during UploadPart operation: MissingContentLength"), "411"),
     (PermissionError(errno.EACCES, "Permission denied"), "may not do that"),
+    (OSError("Azure Error: [AuthorizationFailure] 403 Server failed"), "refused (AuthorizationFailure)"),
+    (OSError("Azure Error: [ContainerNotFound] 404 The container"), "no such bucket"),
+    (pa.ArrowException("Unknown error: failed: N5Azure4Core11AuthenticationExceptionE: no login"), "refused"),
+    (hub_error("ConnectError", "[Errno 111] Connection refused"), "cannot be reached"),
     (OSError(errno.ENOSPC, "No space left on device"), "no space"),
     (OSError("something nobody has seen before"), "something nobody has seen before"),
 ]
 
 
-def failing(*errors: OSError):
+def failing(*errors: Exception):
     """An operation that raises each error in turn, then returns the number of calls."""
-    calls: list[OSError] = []
+    calls: list[Exception] = []
 
     def operation() -> int:
         if len(calls) < len(errors):
@@ -70,13 +85,13 @@ def failing(*errors: OSError):
 
 
 @pytest.mark.parametrize("error", TRANSIENT, ids=str)
-def test_transient_error_is_tried_again(error: OSError) -> None:
+def test_transient_error_is_tried_again(error: Exception) -> None:
     operation, _ = failing(error, error)
     assert with_retries(operation, what="read s3://b/k", sleep=lambda _: None) == 3
 
 
 @pytest.mark.parametrize(("error", "words"), PERMANENT, ids=lambda value: str(value)[-40:])
-def test_other_error_is_translated_at_once(error: OSError, words: str) -> None:
+def test_other_error_is_translated_at_once(error: Exception, words: str) -> None:
     operation, calls = failing(error, error)
     with pytest.raises(StorageError) as caught:
         with_retries(operation, what="read s3://b/k", sleep=lambda _: None)

@@ -19,7 +19,7 @@ from ...storage.retry import is_from_store
 from ..record import IMAGE, KEY, LABEL, record_table
 from ..source_index import SourceIndex, make_index
 from .parquet_columns import describe, difference, resolve_columns
-from .protocol import changed, no_images
+from .protocol import changed, in_order, no_images
 
 Result = TypeVar("Result")
 
@@ -32,30 +32,23 @@ class ParquetReader:
     def build(self, source: SourceSpec, store: Store, files: list[FileInfo], threads: int) -> SourceIndex:
         """Read all footers; the columns must be the same in all files."""
         _footer.cache_clear()  # files may have been rewritten since
-        with ThreadPoolExecutor(threads) as pool:
-            footers = list(pool.map(lambda file: _footer(store.child(file.path)), files))
-        schemas = [_arrow_schema(footer) for footer in footers]
-        first_uri = store.child(files[0].path).uri
-        resolved = resolve_columns(source, schemas[0], first_uri)
-        for file, schema in zip(files[1:], schemas[1:], strict=True):
-            uri = store.child(file.path).uri
-            differs = difference(resolved, schemas[0], resolve_columns(source, schema, uri), schema)
-            if differs:
-                raise DataError(
-                    where=source.uri,
-                    got=f"files of different schemas: {differs[0]} in {first_uri}, {differs[1]} in {uri}",
-                    allowed="the same image, label and key columns in all files of a source",
-                    next_step="make them two sources, or set image_column, label_column and key_column",
-                )
+        resolved, first_schema, known = source, pa.schema([]), set[pa.Schema]()
         fragments, row_groups = [], []
-        for number, footer in enumerate(footers):
-            first_row = 0
-            for row_group in range(footer.num_row_groups):
-                rows = footer.row_group(row_group).num_rows
-                if rows:
-                    fragments.append((number, rows, first_row))
-                    row_groups.append(row_group)
-                first_row += rows
+        with ThreadPoolExecutor(threads) as pool:
+            contents = in_order(pool, lambda file: _contents(store.child(file.path)), files)
+            for number, (schema, rows_of_groups) in enumerate(contents):
+                if not known:
+                    resolved = resolve_columns(source, schema, store.child(files[0].path).uri)
+                    first_schema = schema
+                elif schema not in known:
+                    _check_same(source, store, files[0], first_schema, files[number], schema)
+                known.add(schema)
+                first_row = 0
+                for row_group, rows in enumerate(rows_of_groups):
+                    if rows:
+                        fragments.append((number, rows, first_row))
+                        row_groups.append(row_group)
+                    first_row += rows
         if not fragments:
             raise no_images(source, f"{len(files)} Parquet files without a single row", "at least one image")
         return make_index(
@@ -63,7 +56,7 @@ class ParquetReader:
             [(file.path, file.size_bytes) for file in files],
             fragments,
             {"row_group": np.asarray(row_groups, dtype=np.int32)},
-            schema_note=describe(resolved, schemas[0]),
+            schema_note=describe(resolved, first_schema),
         )
 
     def read(
@@ -97,18 +90,45 @@ class ParquetReader:
         return record_table(keys, images, labels, source.origin, source.uri, columns)
 
 
+def _contents(file: Store) -> tuple[pa.Schema, list[int]]:
+    # A whole footer takes tens of kilobytes, which 100,000 files have not room for.
+    footer = _read_footer(file)
+    schema = pq.ParquetFile(pa.BufferReader(b""), metadata=footer).schema_arrow
+    return schema.remove_metadata(), [footer.row_group(n).num_rows for n in range(footer.num_row_groups)]
+
+
+def _check_same(
+    source: SourceSpec,
+    store: Store,
+    first: FileInfo,
+    schema: pa.Schema,
+    other: FileInfo,
+    other_schema: pa.Schema,
+) -> None:
+    uris = store.child(first.path).uri, store.child(other.path).uri
+    columns = resolve_columns(source, schema, uris[0]), resolve_columns(source, other_schema, uris[1])
+    differs = difference(columns[0], schema, columns[1], other_schema)
+    if differs:
+        raise DataError(
+            where=source.uri,
+            got=f"files of different schemas: {differs[0]} in {uris[0]}, {differs[1]} in {uris[1]}",
+            allowed="the same image, label and key columns in all files of a source",
+            next_step="make them two sources, or set image_column, label_column and key_column",
+        )
+
+
 @lru_cache(maxsize=256)
 def _footer(file: Store) -> pq.FileMetaData:
     # Remembered per process, because every read of a fragment needs it again.
+    return _read_footer(file)
+
+
+def _read_footer(file: Store) -> pq.FileMetaData:
     def read() -> pq.FileMetaData:
         with file.filesystem.open_input_file(file.path) as stream:
             return pq.ParquetFile(stream).metadata
 
     return with_retries(lambda: _decoded(read, file), what=f"read {file.uri}")
-
-
-def _arrow_schema(footer: pq.FileMetaData) -> pa.Schema:
-    return pq.ParquetFile(pa.BufferReader(b""), metadata=footer).schema_arrow
 
 
 def _read_row_group(file: Store, index: SourceIndex, fragment: int, columns: list[str]) -> pa.Table:
@@ -135,7 +155,7 @@ def _decoded(read: Callable[[], Result], file: Store) -> Result:
     try:
         return read()
     except (pa.ArrowException, OSError) as error:
-        if isinstance(error, OSError) and is_from_store(error):
+        if is_from_store(error):
             raise
         raise DataError(
             where=file.uri,

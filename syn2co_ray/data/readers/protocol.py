@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +13,11 @@ from ...spec.errors import DataError
 from ...spec.source import SourceSpec
 from ...storage import FileInfo, Store
 from ..source_index import SourceIndex
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+FILES_AT_ONCE: Final = 1024
 
 
 class Reader(Protocol):
@@ -47,6 +53,18 @@ class Reader(Protocol):
             rows: numbers inside the fragment, in the order wanted; all of them when None.
             columns: names of the record's columns to give; all of them when None.
         """
+
+
+def in_order(
+    pool: ThreadPoolExecutor, function: Callable[[Item], Result], items: Sequence[Item]
+) -> Iterator[Result]:
+    """`function` of each item, in their order; no more than FILES_AT_ONCE results wait at a time.
+
+    The pool is the caller's to close: a generator that is left early closes its own whenever it is collected,
+    in whichever thread.
+    """
+    for start in range(0, len(items), FILES_AT_ONCE):
+        yield from pool.map(function, items[start : start + FILES_AT_ONCE])
 
 
 def extension(path: str) -> str:

@@ -23,7 +23,7 @@ from ...spec.source import SourceSpec
 from ...storage import FileInfo, Store, with_retries
 from ..record import IMAGE_EXTENSIONS, record_table
 from ..source_index import SourceIndex, make_index
-from .protocol import changed, extension_counts, no_images
+from .protocol import changed, extension_counts, in_order, no_images
 
 SAMPLES_PER_FRAGMENT: Final = 64
 INDEX_BUFFER_BYTES: Final = 8 << 20
@@ -58,7 +58,9 @@ class WebDatasetReader:
     def build(self, source: SourceSpec, store: Store, files: list[FileInfo], threads: int) -> SourceIndex:
         """Pass once over every tar; a sample without an image is counted in `skipped`."""
         with ThreadPoolExecutor(threads) as pool:
-            contents = list(pool.map(lambda file: _scan(store.child(file.path), file.size_bytes), files))
+            contents = list(
+                in_order(pool, lambda file: _scan(store.child(file.path), file.size_bytes), files)
+            )
         fragments, ranges = [], []
         for number, content in enumerate(contents):
             first_row = 0
