@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import pickle
 from collections import Counter
 
 import numpy as np
@@ -194,3 +195,13 @@ def test_the_order_of_a_seed_is_the_one_it_always_was(name):
         places = window.take.tolist(), window.repeat.tolist()
         digest.update(repr((window.epoch, window.first_step, window.steps, reads, *places)).encode())
     assert digest.hexdigest()[:16] == expected
+
+
+def test_a_plan_travels_without_the_orders_it_has_drawn():
+    plan = make(rows=MANY_FRAGMENTS)
+    drawn = plan.window(3)
+    given = sum(rows.nbytes for rows in MANY_FRAGMENTS)
+    assert len(pickle.dumps(plan)) < given + 2000
+    again = pickle.loads(pickle.dumps(plan)).window(3)
+    assert np.array_equal(drawn.take, again.take)
+    assert [read.fragment for read in drawn.reads] == [read.fragment for read in again.reads]
