@@ -80,8 +80,20 @@ class Stream:
 
 
 def read_window(stream: Stream, number: int) -> tuple[WindowPlan, pa.Table]:
-    """Read one window; the table has its records in plan order (step after step, slot after slot)."""
+    """Read one window; the table has its records in plan order (step after step, slot after slot).
+
+    Images are large_binary: those of a window may be more than the 2 GiB that 32-bit offsets reach.
+    """
     window = stream.plan.window(number)
+    # In one piece, which `take` would make beside the pieces; they go back to the system before it copies.
+    records = _records_read(stream, window).combine_chunks()
+    pa.default_memory_pool().release_unused()
+    table = records.take(pa.array(window.take))
+    return window, table.append_column("repeat", pa.array(window.repeat.astype(np.int64)))
+
+
+def _records_read(stream: Stream, window: WindowPlan) -> pa.Table:
+    """All reads of a window, one after the other."""
     tables: list[pa.Table] = []
     for source, index in enumerate(stream.indexes):
         requests = [(read.fragment, read.rows) for read in window.reads if read.source == source]
@@ -96,8 +108,9 @@ def read_window(stream: Stream, number: int) -> tuple[WindowPlan, pa.Table]:
             read = stream.live.read(drawn)
             numbers = pa.array(np.full(read.num_rows, stream.plan.live_source, dtype=np.int64))
             tables.append(read.append_column("source", numbers))
-    table = pa.concat_tables(tables).take(pa.array(window.take))
-    return window, table.append_column("repeat", pa.array(window.repeat.astype(np.int64)))
+    table = pa.concat_tables(tables)
+    place = table.schema.get_field_index("image")
+    return table.set_column(place, "image", table["image"].cast(pa.large_binary()))
 
 
 def blocks_of_window(stream: Stream, number: int, world_size: int, first_step: int) -> Iterator[pa.Table]:

@@ -14,7 +14,15 @@ import pytest
 from syn2co_ray.data.index import build_index
 from syn2co_ray.data.plan import Plan
 from syn2co_ray.data.prepare import run_prepare
-from syn2co_ray.data.stream import Stream, blocks_of_window, rank_streams, steps_of_blocks, window_dataset
+from syn2co_ray.data.stream import (
+    BLOCK_SCHEMA,
+    Stream,
+    blocks_of_window,
+    rank_streams,
+    read_window,
+    steps_of_blocks,
+    window_dataset,
+)
 from syn2co_ray.spec.base import Pool
 from syn2co_ray.spec.data import DigitsStep
 from syn2co_ray.spec.errors import DataError
@@ -114,6 +122,12 @@ def test_keys_without_ray_do_not_depend_on_the_number_of_workers(stream):
                 for offset, keys in enumerate(per_rank):
                     parts[step + offset] += list(keys)
         assert parts == whole
+
+
+def test_images_of_a_window_are_not_bound_to_2_gib_and_blocks_keep_their_schema(stream):
+    _, table = read_window(stream, 0)
+    assert table.schema.field("image").type == pa.large_binary()
+    assert {block.schema for block in blocks_of_window(stream, 0, 2, 0)} == {BLOCK_SCHEMA}
 
 
 @pytest.mark.ray
