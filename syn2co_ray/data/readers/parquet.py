@@ -33,8 +33,9 @@ class ParquetReader:
         """Read all footers; the columns must be the same in all files."""
         _footer.cache_clear()  # files may have been rewritten since
         with ThreadPoolExecutor(threads) as pool:
-            footers = list(pool.map(lambda file: _footer(store.child(file.path)), files))
-        schemas = [_arrow_schema(footer) for footer in footers]
+            # Columns and rows alone: a footer keeps kilobytes for every row group.
+            found = list(pool.map(lambda file: _schema_and_rows(_footer(store.child(file.path))), files))
+        schemas = [schema for schema, _ in found]
         first_uri = store.child(files[0].path).uri
         resolved = resolve_columns(source, schemas[0], first_uri)
         for file, schema in zip(files[1:], schemas[1:], strict=True):
@@ -48,10 +49,9 @@ class ParquetReader:
                     next_step="make them two sources, or set image_column, label_column and key_column",
                 )
         fragments, row_groups = [], []
-        for number, footer in enumerate(footers):
+        for number, (_, rows_of_groups) in enumerate(found):
             first_row = 0
-            for row_group in range(footer.num_row_groups):
-                rows = footer.row_group(row_group).num_rows
+            for row_group, rows in enumerate(rows_of_groups):
                 if rows:
                     fragments.append((number, rows, first_row))
                     row_groups.append(row_group)
@@ -107,8 +107,10 @@ def _footer(file: Store) -> pq.FileMetaData:
     return with_retries(lambda: _decoded(read, file), what=f"read {file.uri}")
 
 
-def _arrow_schema(footer: pq.FileMetaData) -> pa.Schema:
-    return pq.ParquetFile(pa.BufferReader(b""), metadata=footer).schema_arrow
+def _schema_and_rows(footer: pq.FileMetaData) -> tuple[pa.Schema, list[int]]:
+    """Arrow schema, and the rows of each row group."""
+    schema = pq.ParquetFile(pa.BufferReader(b""), metadata=footer).schema_arrow
+    return schema, [footer.row_group(number).num_rows for number in range(footer.num_row_groups)]
 
 
 def _read_row_group(file: Store, index: SourceIndex, fragment: int, columns: list[str]) -> pa.Table:
