@@ -138,25 +138,26 @@ def blocks_of_window(stream: Stream, number: int, world_size: int, first_step: i
             )
 
 
-def remaining_windows(plan: Plan, first_step: int) -> list[int]:
+def remaining_windows(plan: Plan, first_step: int) -> range:
     """Numbers of the windows that still hold steps at or after `first_step`."""
     if first_step >= plan.total_steps:
-        return []
-    return list(range(plan.window_of_step(first_step), plan.total_windows))
+        return range(0)
+    return range(plan.window_of_step(first_step), plan.total_windows)
 
 
 def window_dataset(plan: Plan, first_step: int) -> ray.data.Dataset:
     """The windows that remain, a block each, so that each is a read task of its own.
 
-    Ray makes blocks of items up front. A long run has too many windows for that: they go in as one
-    block, which a stage of its own takes apart while the run goes on.
+    Ray makes blocks of items up front. A long run has too many windows for that: where they start and stop
+    goes in, and a stage of its own counts them off while the run goes on.
     """
-    windows = [{"window": number} for number in remaining_windows(plan, first_step)]
+    windows = remaining_windows(plan, first_step)
     if len(windows) <= WINDOWS_UP_FRONT_MAX:
-        dataset = ray.data.from_items(windows, override_num_blocks=max(1, len(windows)))
+        items = [{"window": number} for number in windows]
+        dataset = ray.data.from_items(items, override_num_blocks=max(1, len(items)))
         configure_context(dataset.context)
         return dataset
-    dataset = ray.data.from_items(windows, override_num_blocks=1)
+    dataset = ray.data.from_items([{"start": windows.start, "stop": windows.stop}], override_num_blocks=1)
     configure_context(dataset.context)
     return dataset.map_batches(_each_window, batch_size=None, batch_format="pyarrow", num_cpus=0.001)
 
@@ -219,10 +220,10 @@ def rank_streams(
     return blocks.streaming_split(world_size, equal=True)
 
 
-def _each_window(windows: pa.Table) -> Iterator[pa.Table]:
+def _each_window(span: pa.Table) -> Iterator[pa.Table]:
     """One row after the other, so that each becomes a block and so a read task of its own."""
-    for row in range(windows.num_rows):
-        yield windows.slice(row, 1)
+    for number in range(span["start"][0].as_py(), span["stop"][0].as_py()):
+        yield pa.table({"window": [number]})
 
 
 @functools.lru_cache(maxsize=2)
