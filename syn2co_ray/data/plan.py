@@ -27,6 +27,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -99,9 +100,13 @@ class Plan:
     shares: Sequence[float | ShareSchedule | None] = ()
     images_per_epoch: int | None = None
     live: LivePool | None = None
-    _orders: dict[tuple[int, int, int], tuple[np.ndarray, np.ndarray]] = field(
+    _orders: dict[int, tuple[tuple[int, int], np.ndarray, np.ndarray]] = field(
         default_factory=dict, repr=False, compare=False
     )
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Drawn orders stay behind: with millions of fragments they outweigh everything else that travels.
+        return {**self.__dict__, "_orders": {}}
 
     @cached_property
     def records(self) -> list[int]:
@@ -290,11 +295,12 @@ class Plan:
 
     def _fragment_order(self, epoch: int, source: int, pass_number: int) -> tuple[np.ndarray, np.ndarray]:
         """Order of a source's fragments in one pass, and the running count of records after each."""
-        name = (epoch, source, pass_number)
-        if name not in self._orders:
-            if len(self._orders) > 2 * len(self.fragment_rows):
-                self._orders.clear()
+        name = (epoch, pass_number)
+        kept = self._orders.get(source)
+        if kept is None or kept[0] != name:
+            # One order a source is enough: only windows at a pass's border need two.
             rows = self.fragment_rows[source]
             order = named_generator(self.seed, "fragments", epoch, source, pass_number).permutation(len(rows))
-            self._orders[name] = order, np.cumsum(rows[order])
-        return self._orders[name]
+            order = order.astype(np.int32)
+            kept = self._orders[source] = name, order, np.cumsum(rows[order])
+        return kept[1:]

@@ -81,8 +81,20 @@ class Stream:
 
 
 def read_window(stream: Stream, number: int) -> tuple[WindowPlan, pa.Table]:
-    """Read one window; the table has its records in plan order (step after step, slot after slot)."""
+    """Read one window; the table has its records in plan order (step after step, slot after slot).
+
+    Images are large_binary: those of a window may be more than the 2 GiB that 32-bit offsets reach.
+    """
     window = stream.plan.window(number)
+    # In one piece, which `take` would make beside the pieces; they go back to the system before it copies.
+    records = _records_read(stream, window).combine_chunks()
+    pa.default_memory_pool().release_unused()
+    table = records.take(pa.array(window.take))
+    return window, table.append_column("repeat", pa.array(window.repeat.astype(np.int64)))
+
+
+def _records_read(stream: Stream, window: WindowPlan) -> pa.Table:
+    """All reads of a window, one after the other."""
     tables: list[pa.Table] = []
     for source, index in enumerate(stream.indexes):
         requests = [(read.fragment, read.rows) for read in window.reads if read.source == source]
@@ -97,8 +109,9 @@ def read_window(stream: Stream, number: int) -> tuple[WindowPlan, pa.Table]:
             read = stream.live.read(drawn)
             numbers = pa.array(np.full(read.num_rows, stream.plan.live_source, dtype=np.int64))
             tables.append(read.append_column("source", numbers))
-    table = pa.concat_tables(tables).take(pa.array(window.take))
-    return window, table.append_column("repeat", pa.array(window.repeat.astype(np.int64)))
+    table = pa.concat_tables(tables)
+    place = table.schema.get_field_index("image")
+    return table.set_column(place, "image", table["image"].cast(pa.large_binary()))
 
 
 def blocks_of_window(stream: Stream, number: int, world_size: int, first_step: int) -> Iterator[pa.Table]:
@@ -126,25 +139,26 @@ def blocks_of_window(stream: Stream, number: int, world_size: int, first_step: i
             )
 
 
-def remaining_windows(plan: Plan, first_step: int) -> list[int]:
+def remaining_windows(plan: Plan, first_step: int) -> range:
     """Numbers of the windows that still hold steps at or after `first_step`."""
     if first_step >= plan.total_steps:
-        return []
-    return list(range(plan.window_of_step(first_step), plan.total_windows))
+        return range(0)
+    return range(plan.window_of_step(first_step), plan.total_windows)
 
 
 def window_dataset(plan: Plan, first_step: int) -> ray.data.Dataset:
     """The windows that remain, a block each, so that each is a read task of its own.
 
-    Ray makes blocks of items up front. A long run has too many windows for that: they go in as one
-    block, which a stage of its own takes apart while the run goes on.
+    Ray makes blocks of items up front. A long run has too many windows for that: where they start and stop
+    goes in, and a stage of its own counts them off while the run goes on.
     """
-    windows = [{"window": number} for number in remaining_windows(plan, first_step)]
+    windows = remaining_windows(plan, first_step)
     if len(windows) <= WINDOWS_UP_FRONT_MAX:
-        dataset = ray.data.from_items(windows, override_num_blocks=max(1, len(windows)))
+        items = [{"window": number} for number in windows]
+        dataset = ray.data.from_items(items, override_num_blocks=max(1, len(items)))
         configure_context(dataset.context)
         return dataset
-    dataset = ray.data.from_items(windows, override_num_blocks=1)
+    dataset = ray.data.from_items([{"start": windows.start, "stop": windows.stop}], override_num_blocks=1)
     configure_context(dataset.context)
     return dataset.map_batches(_each_window, batch_size=None, batch_format="pyarrow", num_cpus=0.001)
 
@@ -207,10 +221,10 @@ def rank_streams(
     return blocks.streaming_split(world_size, equal=True)
 
 
-def _each_window(windows: pa.Table) -> Iterator[pa.Table]:
+def _each_window(span: pa.Table) -> Iterator[pa.Table]:
     """One row after the other, so that each becomes a block and so a read task of its own."""
-    for row in range(windows.num_rows):
-        yield windows.slice(row, 1)
+    for number in range(span["start"][0].as_py(), span["stop"][0].as_py()):
+        yield pa.table({"window": [number]})
 
 
 @functools.lru_cache(maxsize=2)

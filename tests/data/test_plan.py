@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import pickle
 from collections import Counter
 
 import numpy as np
@@ -168,3 +170,38 @@ def test_a_live_source_alone():
     assert plan.total_steps == 6
     assert plan.live_passes == 6
     assert {record[0] for records in steps_of(plan).values() for record in records} == {0}
+
+
+MANY_FRAGMENTS = (np.full(70_000, 3), np.arange(1, 300))
+FROZEN = {
+    "own parts": (make(), "5790deb0f88dc085"),
+    "shares, several passes": (make(seed=7, shares=(0.2, 0.8), images_per_epoch=471), "035cb5dcfdaf922a"),
+    "a moving share and a live source": (
+        live_plan(ShareSchedule(start=0.0, end=0.5, epochs=(1, 4))),
+        "ce34be5e65bfbecd",
+    ),
+    "many fragments": (make(seed=1, rows=MANY_FRAGMENTS, batch=4096, window=65536), "cb75df98a26f2052"),
+}
+
+
+@pytest.mark.parametrize("name", FROZEN)
+def test_the_order_of_a_seed_is_the_one_it_always_was(name):
+    """Hashes of all windows, made 2026-11-21: another one means that no stopped run can be resumed."""
+    plan, expected = FROZEN[name]
+    digest = hashlib.sha256()
+    for number in range(plan.total_windows):
+        window = plan.window(number)
+        reads = [(read.source, read.fragment, read.rows.tolist()) for read in window.reads]
+        places = window.take.tolist(), window.repeat.tolist()
+        digest.update(repr((window.epoch, window.first_step, window.steps, reads, *places)).encode())
+    assert digest.hexdigest()[:16] == expected
+
+
+def test_a_plan_travels_without_the_orders_it_has_drawn():
+    plan = make(rows=MANY_FRAGMENTS)
+    drawn = plan.window(3)
+    given = sum(rows.nbytes for rows in MANY_FRAGMENTS)
+    assert len(pickle.dumps(plan)) < given + 2000
+    again = pickle.loads(pickle.dumps(plan)).window(3)
+    assert np.array_equal(drawn.take, again.take)
+    assert [read.fragment for read in drawn.reads] == [read.fragment for read in again.reads]

@@ -5,16 +5,26 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from syn2co_ray.data import stream as stream_module
 from syn2co_ray.data.index import build_index
 from syn2co_ray.data.plan import Plan
 from syn2co_ray.data.prepare import run_prepare
-from syn2co_ray.data.stream import Stream, blocks_of_window, rank_streams, steps_of_blocks, window_dataset
+from syn2co_ray.data.stream import (
+    BLOCK_SCHEMA,
+    Stream,
+    blocks_of_window,
+    rank_streams,
+    read_window,
+    steps_of_blocks,
+    window_dataset,
+)
 from syn2co_ray.spec.base import Pool
 from syn2co_ray.spec.data import DigitsStep
 from syn2co_ray.spec.errors import DataError
@@ -116,10 +126,38 @@ def test_keys_without_ray_do_not_depend_on_the_number_of_workers(stream):
         assert parts == whole
 
 
+def test_images_of_a_window_are_not_bound_to_2_gib_and_blocks_keep_their_schema(stream):
+    _, table = read_window(stream, 0)
+    assert table.schema.field("image").type == pa.large_binary()
+    assert {block.schema for block in blocks_of_window(stream, 0, 2, 0)} == {BLOCK_SCHEMA}
+
+
 @pytest.mark.ray
 @pytest.mark.parametrize(("workers", "actors"), [(1, 3), (2, 1), (4, 3)])
 def test_keys_of_every_global_step_are_the_plans(ray_cluster, stream, workers, actors):
     assert streamed(stream, workers, actors) == planned(stream)
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("first_step", [0, 7])
+def test_more_windows_than_go_in_up_front_come_in_the_same_order(
+    ray_cluster, stream, first_step, monkeypatch
+):
+    monkeypatch.setattr(stream_module, "WINDOWS_UP_FRONT_MAX", 2)
+    rest = {step: keys for step, keys in planned(stream).items() if step >= first_step}
+    assert streamed(stream, 2, 2, first_step) == rest
+
+
+def test_windows_of_a_long_run_go_in_as_one_row_and_come_out_one_by_one(monkeypatch):
+    from_items = mock.Mock()
+    monkeypatch.setattr(stream_module.ray.data, "from_items", from_items)
+    plan = Plan(0, 10, 64, 64, (np.full(10_000, 256),))
+    window_dataset(plan, first_step=plan.total_steps - 5000)
+    (rows,) = from_items.call_args.args
+    assert len(rows) == 1
+    (each_window,) = from_items.return_value.map_batches.call_args.args
+    windows = [table["window"].to_pylist() for table in each_window(pa.Table.from_pylist(rows))]
+    assert windows == [[number] for number in range(plan.total_windows - 5000, plan.total_windows)]
 
 
 @pytest.mark.ray
