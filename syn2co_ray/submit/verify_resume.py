@@ -7,6 +7,7 @@ import math
 import os
 import random
 import signal
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -46,7 +47,7 @@ def verify_resume(job: TrainingSpec, steps: int, console: Console, *, debug: boo
         # After the first checkpoint, and so that the run is not over before the worker is found.
         first, last = killed.train.checkpoint.every_steps or 1, max(steps * 2 // 3, steps // CHECKPOINTS + 2)
         saboteur = Saboteur(random.SystemRandom().randrange(first + 1, last))
-        results = run_job(killed, console, debug=debug, look_on=saboteur)
+        results = run_job(killed, console, debug=debug, begun_at=time.time(), look_on=saboteur)
     if saboteur.killed_at is None:
         got = f"the run was over before a worker could be killed at step {saboteur.step}"
         raise CheckpointError("verify-resume", got, "a run long enough", "give more --steps")
