@@ -12,7 +12,7 @@ DEFAULTS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "120",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    # Nothing reads its notices yet, and every helper process costs seconds of CPU at the start.
+    # `train.elasticity` looks at nodes itself, and every helper process costs seconds of CPU at the start.
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
 }
 
