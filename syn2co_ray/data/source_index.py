@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +24,26 @@ _ARRAYS = {
 }
 
 
+class PackedPaths(Sequence[str]):
+    """Paths as two arrays, which the processes of a machine share; of a list each would have its own."""
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        encoded = [path.encode() for path in paths]
+        self._text = np.frombuffer(b"".join(encoded), dtype=np.uint8)
+        self._ends = np.cumsum([0, *map(len, encoded)])
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, number: Any) -> Any:
+        if not 0 <= number < len(self):
+            raise IndexError(f"path {number} of {len(self)}")
+        return self._text[self._ends[number] : self._ends[number + 1]].tobytes().decode()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+
 @dataclass(frozen=True, eq=False)
 class SourceIndex:
     """Files of one source and their fragments. A fragment is the unit of reading.
@@ -35,8 +57,8 @@ class SourceIndex:
 
     source: SourceSpec
     """The source with everything found filled in: absolute URI, format, columns."""
-    files: list[str]
-    """Paths relative to the source, sorted."""
+    files: Sequence[str]
+    """Paths relative to the source, sorted: a list, or `PackedPaths` in an index from another process."""
     file_bytes: np.ndarray
     """Size of each file, int64 (N,)."""
     fragment_file: np.ndarray
@@ -53,6 +75,9 @@ class SourceIndex:
     """What was found, in words for a person: columns and types, or kinds of members."""
     file_modified_ns: np.ndarray | None = None
     """When each file was last written, nanoseconds since 1970, int64 (N,); None if the store does not say."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "files": PackedPaths(self.files)}
 
     @property
     def num_fragments(self) -> int:
@@ -106,7 +131,7 @@ def save_index(index: SourceIndex) -> bytes:
     header = {
         "version": FORMAT_VERSION,
         "source": index.source.model_dump(mode="json"),
-        "files": index.files,
+        "files": list(index.files),
         "skipped": index.skipped,
         "schema_note": index.schema_note,
         "fingerprint": index.fingerprint,

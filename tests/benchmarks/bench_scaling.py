@@ -11,8 +11,9 @@ reading returns equal bytes, and `from_items` only keeps what it is given. Table
              of them (Parquet), or both are one image (a folder).
     window   by records: what a read task pays before it reads: for the first window of an epoch, which permutes
              all fragments, and for one after it; what its process keeps after ten epochs.
-    blocks   by workers, the global batch fixed and growing: blocks of a step (one row each; Ray moves each twice,
-             to a view actor and to a rank), their bytes, and what a read task pays to cut its window.
+    blocks   by workers, the global batch fixed, growing, and fixed with windows of three steps: blocks of a step
+             (one row each; Ray moves each twice, to a view actor and to a rank), their bytes, and what a read
+             task pays to cut its window.
     footers  by files: real Parquet indexes (one file of 20 row groups under many names, on local disk).
 
 Not measured: listing and reading a bucket, and Ray itself. "blocks/s" is what Ray has to bear when a step takes
@@ -22,12 +23,17 @@ Times are CPU seconds of the process, since the machine has other work. Memory i
 the resident peak of a process of its own rises (Linux), "kept" what stays.
 
 Found first, at 1e9 records in 3.9 M row groups: a window costs a read task 0.4 ms of planning, after 220 ms for
-the first of an epoch. Memory grows where it need not. Predicted for a change of each, before it was made:
-  - a read task's process keeps five passes' orders (157 MB): one a source, as int32, 47 MB, in the same time;
-  - the orders that the driver has drawn travel with the stream (134 MB): left behind, 72 MB;
-  - a dict for each window of the run (569 MB for ten epochs): two numbers, nothing;
-  - building a Parquet index holds all footers (3.2 kB a row group, so 12 GB): their rows alone, 0.1 kB;
-  - a read task peaks at 3.1 times its window's bytes, and fails over 2 GiB (Arrow's 32-bit offsets): 2.1 times.
+the first of an epoch. Memory grew where it need not. Predicted for a change of each before it was made, and found:
+  - a read task's process kept five passes' orders (157 MB): one a source, as int32, 47 MB. Found 47. Shuffled as
+    int32 it took half as long again (NumPy), so it is shuffled as int64 and made int32 then;
+  - the orders that the driver had drawn travelled with the stream (134 MB): left behind, 72. Found 72;
+  - a dict for each window of the run (569 MB for ten epochs): where they start and stop, nothing. Found 0;
+  - a Parquet index held all footers while it was made (3.2 kB a row group, so 12 GB): their rows and columns,
+    0.1 kB. Found 0.3, of which each file's schema is the most, so 1.1 GB;
+  - a read task peaked at 3.1 times its window's bytes, and failed over 2 GiB (Arrow's 32-bit offsets): 2.1 times,
+    without that limit. Found 3.1 at first, since Arrow's pool keeps what is freed; 2.1 once told not to;
+  - every process unpacked a list of file names (19 MB; 1,043 MB for a folder of 1e7 images): two arrays that
+    they share, under 1 MB. Found 0.
 """
 
 from __future__ import annotations
@@ -137,25 +143,42 @@ def plain_index(records: int, rows_each: int) -> SourceIndex:
     )
 
 
-def stream_of(indexes: Sequence[SourceIndex], images_per_step_global: int = IMAGES_PER_STEP_GLOBAL) -> Stream:
+def stream_of(
+    indexes: Sequence[SourceIndex],
+    images_per_step_global: int = IMAGES_PER_STEP_GLOBAL,
+    window_images: int = WINDOW_IMAGES,
+) -> Stream:
     """Two sources at equal shares; an epoch is as long as all records."""
     rows = tuple(index.fragment_rows for index in indexes)
-    plan = Plan(0, EPOCHS, images_per_step_global, WINDOW_IMAGES, rows, (0.5, 0.5))
+    plan = Plan(0, EPOCHS, images_per_step_global, window_images, rows, (0.5, 0.5))
     return Stream(plan, tuple(indexes), STORE, VIEW_BYTES_PER_IMAGE, reader_cpus_each=1.0)
 
 
-def mb_in_the_store(stream: Stream) -> float:
-    """MB of the stream as `ray.put` writes it: a pickle with the arrays' bytes beside it."""
+def put(stream: Stream, folder: Path) -> float:
+    """Write the stream to files as `ray.put` does to shared memory, a pickle and the arrays beside it; their MB."""
     arrays: list[pickle.PickleBuffer] = []
-    rest = pickle.dumps(stream, protocol=5, buffer_callback=arrays.append)
-    return (len(rest) + sum(array.raw().nbytes for array in arrays)) / 1e6
+    pickled = pickle.dumps(stream, protocol=5, buffer_callback=arrays.append)
+    (folder / "pickled").write_bytes(pickled)
+    for number, array in enumerate(arrays):
+        np.save(folder / f"{number:03d}.npy", np.frombuffer(array.raw(), dtype=np.uint8))
+    return (len(pickled) + sum(array.raw().nbytes for array in arrays)) / 1e6
+
+
+def process_row(folder: Path) -> Row:
+    """What each process pays that reads or makes views; the arrays are shared."""
+    pickled = (folder / "pickled").read_bytes()
+    arrays = [np.load(file, mmap_mode="r") for file in sorted(folder.glob("*.npy"))]
+    with cost() as fetching:
+        stream = pickle.loads(pickled, buffers=arrays)
+    assert isinstance(stream, Stream)
+    return {"fetch s": f"{fetching.cpu_s:.2f}", "a process MB": f"{fetching.kept_mb:,.1f}"}
 
 
 def size(records: int, rows_each: int) -> Row:
     return {"records": f"{records:.0e}", "layout": "Parquet" if rows_each > 1 else "folder"}
 
 
-def driver_row(records: int, rows_each: int) -> Row:
+def driver_row(records: int, rows_each: int, folder: Path) -> Row:
     with cost() as making:
         indexes = [listed_index(records // 2, rows_each) for _ in range(2)]
     with cost() as saving:
@@ -163,10 +186,8 @@ def driver_row(records: int, rows_each: int) -> Row:
     with cost() as loading:
         indexes = [load_index(data) for data in saved]
     stream = stream_of(indexes)
-    put_mb = mb_in_the_store(stream)
-    stream.plan.window(
-        0
-    )  # the report's first pictures ask for it while the stream is on its way to the store
+    stream.plan.window(0)  # the report's pictures ask for it while the stream is on its way to the store
+    put_mb = put(stream, folder)
     with cost() as windows, mock.patch.object(ray.data, "from_items") as from_items:
         window_dataset(stream.plan, first_step=0)
     assert from_items.called
@@ -180,11 +201,18 @@ def driver_row(records: int, rows_each: int) -> Row:
         "file MB": f"{sum(map(len, saved)) / 1e6:,.1f}",
         "load s": f"{loading.cpu_s:.2f}",
         "in store MB": f"{put_mb:,.1f}",
-        "after a window": f"{mb_in_the_store(stream):,.1f}",
         "windows": f"{stream.plan.total_windows:,}",
         "list s": f"{windows.cpu_s:.2f}",
         "list MB": f"{windows.peak_mb:,.1f}",
     }
+
+
+def stream_row(records: int, rows_each: int) -> Row:
+    with tempfile.TemporaryDirectory() as folder:
+        return {
+            **apart(driver_row, records, rows_each, Path(folder)),
+            **apart(process_row, Path(folder)),
+        }
 
 
 def window_row(records: int, rows_each: int) -> Row:
@@ -211,8 +239,9 @@ def window_row(records: int, rows_each: int) -> Row:
     }
 
 
-def blocks_row(workers: int, images_per_step_global: int, records: int) -> Row:
-    stream = stream_of([plain_index(records // 2, ROWS_PER_FRAGMENT)] * 2, images_per_step_global)
+def blocks_row(workers: int, images_per_step_global: int, window_images: int, records: int) -> Row:
+    indexes = [plain_index(records // 2, ROWS_PER_FRAGMENT)] * 2
+    stream = stream_of(indexes, images_per_step_global, window_images)
     images = [np.random.default_rng(row).bytes(IMAGE_BYTES) for row in range(ROWS_PER_FRAGMENT)]
     keys = [f"train-000000000.parquet:{row:06d}" for row in range(ROWS_PER_FRAGMENT)]
     fragment = record_table(keys, images, ["cat"] * len(keys), "real", SOURCE.uri)
@@ -282,14 +311,14 @@ def main() -> None:
     cases = [(records, ROWS_PER_FRAGMENT) for records in parquet]
     cases += [(records, 1) for records in ((10**5,) if quick else (10**6, 10**7))]
     workers = (1, 8, 64) if quick else (1, 8, 64, 512)
-    batches = [(count, IMAGES_PER_STEP_GLOBAL) for count in workers] + [
-        (count, 64 * count) for count in workers
-    ]
-    print_table("driver, once a run", (apart(driver_row, *case) for case in cases))
+    batches = [(count, IMAGES_PER_STEP_GLOBAL, WINDOW_IMAGES) for count in workers]
+    batches += [(count, 64 * count, WINDOW_IMAGES) for count in workers]
+    batches.append((workers[-1], IMAGES_PER_STEP_GLOBAL, 3 * IMAGES_PER_STEP_GLOBAL))
+    print_table("driver, once a run", (stream_row(*case) for case in cases))
     print_table("window, in a read task", (apart(window_row, *case) for case in cases))
     print_table("blocks", (apart(blocks_row, *batch, parquet[-1]) for batch in batches))
     with tempfile.TemporaryDirectory() as folder:
-        counts = (100, 500) if quick else (500, 5000)
+        counts = (100, 500) if quick else (2000, 20_000)
         places = [Path(folder) / str(count) for count in counts]
         for place in places:
             place.mkdir()

@@ -13,6 +13,7 @@ import pytest
 
 from syn2co_ray.data.index import build_index, load_index, read_fragments, read_rows, save_index
 from syn2co_ray.data.record import RECORD_SCHEMA
+from syn2co_ray.data.source_index import PackedPaths
 from syn2co_ray.spec.errors import DataError, StorageError
 from syn2co_ray.spec.source import ObjectStoreSpec, SourceSpec
 
@@ -89,6 +90,16 @@ def test_index_survives_bytes_and_pickle(written) -> None:
         assert copy.fingerprint == index.fingerprint
         last = index.num_fragments - 1
         assert read_rows(copy, last, None, OPTIONS) == read_rows(index, last, None, OPTIONS)
+
+
+def test_packed_paths_are_the_paths() -> None:
+    paths = ["a/1.png", "", "b/ü.png"]
+    packed = PackedPaths(paths)
+    assert list(packed) == paths
+    assert packed == paths
+    assert packed != paths[:2]
+    with pytest.raises(IndexError, match="path 3 of 3"):
+        packed[3]
 
 
 @pytest.mark.parametrize("damage", [lambda d: d[:-40], lambda d: b"", lambda d: b"no archive"])
