@@ -27,7 +27,8 @@ class ImageMaker:
     The noise of an image is drawn on the CPU from a generator of its own, so it is the same in any batch and
     on any device. What the network makes of it differs by rounding between batch sizes (matrix products of
     other shapes): with 8-bit images by one level in less than one value of a thousand; not at all with
-    batches of one image. Pipelines that quantise latents (VQ) may take another code where one lies between two.
+    batches of one image. Pipelines that quantise latents (VQ) may take another code where one lies between
+    two.
     """
 
     def __init__(self, job: GenerateSpec, folder: Path, device: str) -> None:
