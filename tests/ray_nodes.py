@@ -25,6 +25,8 @@ os.environ["RAY_health_check_failure_threshold"] = "3"
 
 import ray
 
+HEAD_TYPE = "ray.head.default"
+"""Ray's autoscaler knows a head that it did not start itself by this name only."""
 START_TRIES, START_TIMEOUT_S = 3, 90.0
 RAY = str(Path(sys.executable).with_name("ray"))
 
@@ -146,7 +148,7 @@ def autoscaling(workers_max: int) -> Nodes:
     """A head with one CPU, whose autoscaler starts further Ray nodes of one CPU and ends them when idle."""
     port = free_port()
     kinds = {
-        "head": {"resources": {"CPU": 1}, "node_config": {}, "max_workers": 0},
+        HEAD_TYPE: {"resources": {"CPU": 1}, "node_config": {}, "max_workers": 0},
         "worker": {
             "resources": {"CPU": 1, "object_store_memory": 80_000_000},
             "node_config": {},
@@ -159,7 +161,7 @@ def autoscaling(workers_max: int) -> Nodes:
         "max_workers": workers_max,
         "idle_timeout_minutes": 0.2,
         "upscaling_speed": 1.0,
-        "head_node_type": "head",
+        "head_node_type": HEAD_TYPE,
         "available_node_types": kinds,
         "provider": {
             "type": "fake_multinode",
