@@ -52,6 +52,6 @@ def test_a_node_that_goes_costs_what_it_held(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_cluster_that_scales_itself_grows_to_three_nodes_and_shrinks_back(tmp_path: Path) -> None:
-    said = generated(tmp_path, "autoscale", {"min": 1, "max": 3}, images=240)
+    said = generated(tmp_path, "autoscale", {"min": 1, "max": 3}, images=520)
     assert "at most 3 nodes" in said
     assert "1 node again" in said
