@@ -79,7 +79,9 @@ def _watch(
             asked = True
         seen = run.look()
         if live is not None:
-            live.trained(seen["progress"].get("step", 0))
+            # Before its first step a resumed run is at no pass: the first that is read says where it is.
+            if seen["progress"]:
+                live.trained(seen["progress"]["step"])
             seen["live"] = live.look()
         if look_on is not None:
             look_on(run, seen)

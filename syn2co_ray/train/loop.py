@@ -142,7 +142,8 @@ class TrainLoop:
         self.images_seen = checkpoint.state["images_seen"]
         self.quarantined = {entry["key"]: entry for entry in checkpoint.state["quarantined"]}
         self.quarantined_images = checkpoint.state["quarantined_images"]
-        self.clock = dict(checkpoint.state["clock"])
+        # Over what is there: checkpoints of earlier versions lack newer clocks.
+        self.clock |= checkpoint.state["clock"]
         self._newest_checkpoint = self.step
         self.resumed_from_steps = [*checkpoint.state["resumed_from_steps"], self.step]
         self.notes.append(f"resumed from step {self.step}")

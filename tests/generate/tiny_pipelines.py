@@ -22,18 +22,22 @@ from diffusers import (
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 
-def save_unconditional(folder: Path) -> Path:
-    """DDPM on 16-pixel grey images."""
-    torch.manual_seed(0)
-    unet = UNet2DModel(
+def _unet(channels: int) -> UNet2DModel:
+    return UNet2DModel(
         sample_size=16,
-        in_channels=1,
-        out_channels=1,
+        in_channels=channels,
+        out_channels=channels,
         layers_per_block=1,
         block_out_channels=(32, 32),
         down_block_types=("DownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "UpBlock2D"),
     )
+
+
+def save_unconditional(folder: Path) -> Path:
+    """DDPM on 16-pixel grey images."""
+    torch.manual_seed(0)
+    unet = _unet(channels=1)
     DDPMPipeline(unet, DDPMScheduler(num_train_timesteps=100)).save_pretrained(folder)
     return folder
 
@@ -41,15 +45,7 @@ def save_unconditional(folder: Path) -> Path:
 def save_latent(folder: Path) -> Path:
     """Unconditional latent diffusion, 32-pixel images."""
     torch.manual_seed(0)
-    unet = UNet2DModel(
-        sample_size=16,
-        in_channels=3,
-        out_channels=3,
-        layers_per_block=1,
-        block_out_channels=(32, 32),
-        down_block_types=("DownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "UpBlock2D"),
-    )
+    unet = _unet(channels=3)
     vqvae = VQModel(
         in_channels=3,
         out_channels=3,
