@@ -9,8 +9,18 @@ from pathlib import Path
 
 import pytest
 
+from syn2co_ray.storage import retry
+
 from .azure_store import AzureStore, azure_store_is_installed, running_azure_store
+from .faulty_store import FaultyStore, running_faulty_store
+from .faulty_store import missing_binaries as missing_for_faults
 from .object_store import ObjectStore, missing_binaries, running_object_store
+
+
+@pytest.fixture(autouse=True)
+def no_store_has_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test meets stores as a new process does: one that served another test is not waited for."""
+    monkeypatch.setattr(retry, "_served", set())
 
 
 @pytest.fixture(scope="session")
@@ -38,6 +48,24 @@ def s3_environment(monkeypatch: pytest.MonkeyPatch, object_store: ObjectStore) -
     for name, value in object_store.environment.items():
         monkeypatch.setenv(name, value)
     return object_store
+
+
+@pytest.fixture(scope="session")
+def _faulty_store(object_store: ObjectStore) -> Iterator[FaultyStore]:
+    missing = missing_for_faults()
+    if missing:
+        pytest.skip(f"needs {', '.join(missing)} (Debian: haproxy)")
+    with running_faulty_store(object_store) as store:
+        yield store
+
+
+@pytest.fixture
+def faulty_store(monkeypatch: pytest.MonkeyPatch, _faulty_store: FaultyStore) -> Iterator[FaultyStore]:
+    """The S3 server behind a proxy that can be told to fail; this process's AWS_* variables lead through it."""
+    for name, value in _faulty_store.store.environment.items():
+        monkeypatch.setenv(name, value)
+    yield _faulty_store
+    _faulty_store.heal()
 
 
 @pytest.fixture(scope="session")

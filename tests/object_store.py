@@ -19,7 +19,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from string import Template
 
@@ -93,6 +93,27 @@ class ObjectStore:
     endpoint_url: str
     access_key: str = "testaccesskey"
     secret_key: str = "testsecretkey"
+    config: Path | None = None
+
+    @contextmanager
+    def user(self, name: str) -> Iterator[ObjectStore]:
+        """Another user, with keys named after him; after the block the store knows neither."""
+        access_key, secret_key = f"{name}-access-key", f"{name}-secret-key"
+        admin = ("radosgw-admin", "-c", str(self.config), "user")
+        keys = (f"--access-key={access_key}", f"--secret-key={secret_key}")
+        _call(*admin, "create", f"--uid={name}", f"--display-name={name}", *keys)
+        try:
+            yield replace(self, access_key=access_key, secret_key=secret_key)
+        finally:
+            _call(*admin, "rm", f"--uid={name}", "--purge-data")
+
+    def new_keys(self, name: str, access_key: str, secret_key: str) -> ObjectStore:
+        """Give a user other keys; his old ones are refused from now on."""
+        admin = ("radosgw-admin", "-c", str(self.config), "key")
+        new = (f"--access-key={access_key}", f"--secret-key={secret_key}")
+        _call(*admin, "create", f"--uid={name}", "--key-type=s3", *new)
+        _call(*admin, "rm", f"--uid={name}", "--key-type=s3", f"--access-key={self.access_key}")
+        return replace(self, access_key=access_key, secret_key=secret_key)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -154,7 +175,7 @@ def _start(folder: Path, stack: ExitStack) -> ObjectStore:
     disk = _spawn(folder, stack, "ceph-osd", "-c", str(config), "-i", "0", "-f")
     _wait_until(lambda: _disks_up(ceph) == 1, disk, folder, "the disk")
 
-    store = ObjectStore(endpoint_url=f"http://127.0.0.1:{gateway_port}")
+    store = ObjectStore(endpoint_url=f"http://127.0.0.1:{gateway_port}", config=config)
     gateway = _spawn(folder, stack, "radosgw", "-c", str(config), "-n", "client.rgw.a", "-f")
     _wait_until(lambda: _answers(gateway_port), gateway, folder, "the gateway")
     admin = ("radosgw-admin", "-c", str(config), "user", "create", "--uid=test", "--display-name=test")

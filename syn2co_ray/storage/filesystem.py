@@ -18,7 +18,9 @@ from . import azure, hub
 S3_ATTEMPTS = 10
 """Times that the S3 client itself sends one request before it gives up (exponential backoff, jitter)."""
 CONNECT_TIMEOUT_S = 10.0
-REQUEST_TIMEOUT_S = 60.0
+REQUEST_TIMEOUT_S = 30.0
+"""How long a store may stay silent in the middle of an S3 request."""
+GOOGLE_PATIENCE_S = 60.0
 ENDPOINT_PATIENCE_S = 15.0
 """How long a process waits for an S3-compatible endpoint to accept its first connection. The client's own
 patience is over a minute, which is right in the middle of a run and wrong for a mistyped address."""
@@ -136,7 +138,16 @@ def _endpoint(options: ObjectStoreSpec) -> str | None:
 
 def credentials() -> tuple[str | None, ...]:
     """What the environment says about who asks: clients are kept as long as it stays the same."""
-    return tuple(os.environ.get(name) for name in _CREDENTIAL_VARIABLES)
+    return (*(os.environ.get(name) for name in _CREDENTIAL_VARIABLES), _age_of_credentials_file())
+
+
+def _age_of_credentials_file() -> str:
+    # Keys that expire are refreshed in this file, which the client itself would read again after minutes.
+    name = os.environ.get("AWS_SHARED_CREDENTIALS_FILE") or "~/.aws/credentials"
+    try:
+        return str(os.stat(os.path.expanduser(name)).st_mtime_ns)
+    except OSError:
+        return ""
 
 
 def _filesystem(
@@ -170,7 +181,7 @@ def _memory() -> fs.FileSystem:
 def _google(anonymous: bool, credentials: tuple[str | None, ...]) -> fs.FileSystem:
     from datetime import timedelta
 
-    return fs.GcsFileSystem(anonymous=anonymous, retry_time_limit=timedelta(seconds=REQUEST_TIMEOUT_S))
+    return fs.GcsFileSystem(anonymous=anonymous, retry_time_limit=timedelta(seconds=GOOGLE_PATIENCE_S))
 
 
 @lru_cache(maxsize=32)

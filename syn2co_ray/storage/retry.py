@@ -13,10 +13,15 @@ from typing import TypeVar
 import pyarrow as pa
 
 from ..spec.errors import StorageError
+from .filesystem import credentials
 
 Result = TypeVar("Result")
 
-DELAY_MAX_S = 20.0
+PATIENCE_S = 180.0
+"""How long an operation is tried again: longer than a store takes to restart."""
+CREDENTIALS_PATIENCE_S = 60.0
+"""How long, when credentials that were accepted before are refused: until new ones have been written."""
+DELAY_MAX_S = 10.0
 
 _TRANSIENT = re.compile(
     r"SLOW_?DOWN|SERVICE_UNAVAILABLE|INTERNAL_FAILURE|REQUEST_TIME(D_)?OUT|REQUEST_LIMIT_EXCEEDED|THROTTLING"
@@ -65,6 +70,7 @@ _ENDPOINTS = {
     "az": "AZURE_STORAGE_CONNECTION_STRING",
     "hf": "HF_ENDPOINT",
 }
+_PLACE = re.compile(r"\b(\w+)://([^/]*)")
 _CHECKSUM = re.compile(r"HTTP status 411|MissingContentLength")
 _STORES = re.compile(r"AWS Error|google::cloud|curlCode|Azure Error|Azure.*Exception")
 _TRANSIENT_ERRNO = {
@@ -82,46 +88,83 @@ def with_retries(
     operation: Callable[[], Result],
     *,
     what: str,
-    attempts: int = 5,
+    patience_s: float = PATIENCE_S,
     base_delay_s: float = 0.5,
     sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Result:
-    """Run `operation` until it succeeds, at most `attempts` times.
+    """Run `operation` until it succeeds, or has failed for `patience_s`.
 
     Timeouts, connection resets, 5xx and SlowDown are tried again after a delay drawn evenly from
-    [0, base_delay_s 2^k], at most 20 s ("full jitter", so that many workers do not come back at once). Any
-    other OSError becomes a StorageError at once. What is no OSError (a DataError, a bug) passes through.
+    [0, base_delay_s 2^k], at most 10 s ("full jitter", so that many workers do not come back at once); so are
+    a store out of reach that has served this process before, and, for CREDENTIALS_PATIENCE_S, refused
+    credentials with which the same was allowed before. Any other OSError becomes a StorageError at once. What
+    is no OSError (a DataError, a bug) passes through.
 
     Args:
         operation: must be safe to repeat.
         what: the action and its path, such as "read s3://bucket/key"; the error's `where`.
-        attempts: how often at most, at least 1.
+        patience_s: no new attempt begins later than this after the first.
         base_delay_s: upper end of the first delay.
         sleep: waits for the seconds it is given.
+        clock: seconds that pass.
 
     Raises:
         StorageError: missing bucket or object, refused credentials, endpoint out of reach, still failing.
     """
     # Delays only spread load in time; no result depends on them, so they need no seed.
     jitter = random.Random()
-    for attempt in range(attempts):
+    began, attempt = clock(), 0
+    while True:
         try:
-            return operation()
+            result = operation()
+            _served.update(_services(what))
+            return result
         except Exception as raised:
             error = _as_os_error(raised)
             if error is None:
                 raise
-            if not is_transient(error):
+            patience = min(patience_s, _patience_s(error, what))
+            if patience == 0:
                 raise translate(error, what) from raised
-            if attempt + 1 == attempts:
+            delay_s = jitter.uniform(0, min(DELAY_MAX_S, base_delay_s * 2**attempt))
+            attempt += 1
+            waited_s = clock() - began
+            if waited_s + delay_s > patience:
+                if not is_transient(error):
+                    raise translate(error, what) from raised
                 raise StorageError(
                     where=what,
-                    got=f"still failing after {attempts} attempts: {error}",
+                    got=f"still failing after {attempt} attempts in {waited_s:.0f} s: {error}",
                     allowed="a store that answers",
                     next_step="check the store's health and load, then start again: the run resumes",
                 ) from raised
-            sleep(jitter.uniform(0, min(DELAY_MAX_S, base_delay_s * 2**attempt)))
-    raise ValueError(f"attempts must be at least 1, got {attempts}")
+            sleep(delay_s)
+
+
+_Service = tuple[str | None, ...]
+_served: set[_Service] = set()
+"""What stores have done for this process: see `_services`."""
+
+
+def _services(what: str) -> tuple[_Service, ...]:
+    """What a success proves: the scheme's store can be reached; these credentials may do this there."""
+    found = _PLACE.search(what)
+    if found is None:
+        return ()
+    return (found[1],), (what[: found.start()], found[1], found[2], *credentials())
+
+
+def _patience_s(error: OSError, what: str) -> float:
+    """How long it makes sense to try again; 0 for what will not pass."""
+    if is_transient(error):
+        return PATIENCE_S
+    served = [service in _served for service in _services(what)] or [False, False]
+    if _is_unreachable(error) and served[0]:
+        return PATIENCE_S
+    if _DENIED.search(_words(error)) and served[1]:
+        return CREDENTIALS_PATIENCE_S
+    return 0.0
 
 
 def _as_os_error(error: Exception) -> OSError | None:
@@ -142,11 +185,14 @@ def is_transient(error: OSError) -> bool:
         return False
     text = _words(error)
     if _UNREACHABLE.search(text) or _DENIED.search(text):
-        # The client has itself tried for a while to reach the store (S3's a minute) before it says so.
         return False
     if isinstance(error, TimeoutError | ConnectionError) or error.errno in _TRANSIENT_ERRNO:
         return True
     return _TRANSIENT.search(text) is not None
+
+
+def _is_unreachable(error: OSError) -> bool:
+    return isinstance(error, ConnectionRefusedError) or _UNREACHABLE.search(_words(error)) is not None
 
 
 def is_from_store(error: Exception) -> bool:
@@ -158,7 +204,7 @@ def is_from_store(error: Exception) -> bool:
 def translate(error: OSError, what: str) -> StorageError:
     """The StorageError that says what `error` means and what to do about it."""
     text = _words(error)
-    if _UNREACHABLE.search(text) or isinstance(error, ConnectionRefusedError):
+    if _is_unreachable(error):
         return StorageError(
             where=what,
             got=f"the endpoint cannot be reached ({_last_words(text)})",
@@ -221,8 +267,8 @@ def _any_of(names: tuple[str, ...]) -> str:
 
 
 def _scheme(what: str) -> str:
-    found = re.search(r"\b(\w+)://", what)
-    return found.group(1) if found else ""
+    found = _PLACE.search(what)
+    return found[1] if found else ""
 
 
 def _words(error: OSError) -> str:

@@ -180,7 +180,7 @@ def test_upload_that_fails_in_the_middle_keeps_the_old_object(
     direct = open_store("s3://cut", OPTIONS)
     publish_bytes(direct, "object", b"old")
     monkeypatch.setattr(filesystem, "S3_ATTEMPTS", 1)
-    monkeypatch.setattr(publish, "with_retries", functools.partial(with_retries, attempts=1))
+    monkeypatch.setattr(publish, "with_retries", functools.partial(with_retries, patience_s=0))
     store, proxy = cutting(forward_bytes)
     with pytest.raises(StorageError, match="write s3://cut/object"):
         publish_bytes(store, "object", bytes(3 * PART_BYTES))

@@ -104,23 +104,70 @@ def test_other_error_is_translated_at_once(error: Exception, words: str) -> None
     assert caught.value.__cause__ is error
 
 
-def test_attempts_are_bounded_and_last_error_is_shown() -> None:
-    operation, calls = failing(*[TRANSIENT[0]] * 9)
-    with pytest.raises(StorageError, match=r"still failing after 4 attempts: .*SLOW_DOWN"):
-        with_retries(operation, what="read s3://b/k", attempts=4, sleep=lambda _: None)
-    assert len(calls) == 4
+class Clock:
+    """Time that passes only while something sleeps."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        self.delays_s: list[float] = []
+
+    def sleep(self, delay_s: float) -> None:
+        self.delays_s.append(delay_s)
+        self.now_s += delay_s
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def test_time_is_bounded_and_the_last_error_is_shown() -> None:
+    operation, calls = failing(*[TRANSIENT[0]] * 999)
+    clock = Clock()
+    with pytest.raises(StorageError, match=r"still failing after \d+ attempts in \d+ s: .*SLOW_DOWN"):
+        with_retries(operation, what="read s3://b/k", patience_s=60, sleep=clock.sleep, clock=clock)
+    assert 50 < clock.now_s <= 60
+    assert len(calls) == len(clock.delays_s) + 1
 
 
 def test_delays_grow_within_their_bounds_and_vary() -> None:
     runs = []
     for _ in range(20):
-        delays: list[float] = []
+        clock = Clock()
         operation, _ = failing(*[TRANSIENT[0]] * 8)
-        with_retries(operation, what="w", attempts=9, base_delay_s=0.5, sleep=delays.append)
-        bounds = [min(20.0, 0.5 * 2**k) for k in range(8)]
-        assert all(0 <= delay <= bound for delay, bound in zip(delays, bounds, strict=True))
-        runs.append(tuple(delays))
+        with_retries(operation, what="w", base_delay_s=0.5, sleep=clock.sleep, clock=clock)
+        bounds = [min(10.0, 0.5 * 2**k) for k in range(8)]
+        assert all(0 <= delay <= bound for delay, bound in zip(clock.delays_s, bounds, strict=True))
+        runs.append(tuple(clock.delays_s))
     assert len(set(runs)) == 20
+
+
+GONE = OSError(
+    f"{HEAD} NETWORK_CONNECTION during HeadObject operation: curlCode: 7, Couldn't connect to server"
+)
+EXPIRED = OSError(f"{HEAD} EXPIRED_TOKEN during GetObject operation: ")
+
+
+@pytest.mark.parametrize(
+    ("error", "patience_s", "words"), [(GONE, 180, "cannot be reached"), (EXPIRED, 60, "EXPIRED_TOKEN")]
+)
+def test_a_store_that_served_before_is_waited_for(error: OSError, patience_s: float, words: str) -> None:
+    what = f"read s3://bucket-{patience_s}/k"
+    assert with_retries(lambda: 1, what=what) == 1
+    clock = Clock()
+    operation, _ = failing(*[error] * 5)
+    assert with_retries(operation, what=what, sleep=clock.sleep, clock=clock) == 6
+    operation, _ = failing(*[error] * 999)
+    clock = Clock()
+    with pytest.raises(StorageError, match=words):
+        with_retries(operation, what=what, sleep=clock.sleep, clock=clock)
+    assert patience_s - 10 <= clock.now_s <= patience_s
+
+
+def test_refused_credentials_are_not_waited_for_where_they_were_never_accepted() -> None:
+    assert with_retries(lambda: 1, what="read s3://half/k") == 1
+    operation, calls = failing(EXPIRED)
+    with pytest.raises(StorageError, match="EXPIRED_TOKEN"):
+        with_retries(operation, what="write s3://half/k")
+    assert len(calls) == 1
 
 
 def test_errors_that_are_not_of_the_store_pass_through() -> None:
@@ -131,8 +178,3 @@ def test_errors_that_are_not_of_the_store_pass_through() -> None:
         with_retries(refuse, what="w")
     with pytest.raises(ZeroDivisionError):
         with_retries(lambda: 1 // 0, what="w")
-
-
-def test_no_attempts_is_a_programming_error() -> None:
-    with pytest.raises(ValueError, match="at least 1"):
-        with_retries(lambda: 1, what="w", attempts=0)
