@@ -91,8 +91,8 @@ class Saboteur:
 
         if self._killer is None:
             self.rank = seen["progress"]["workers"] - 1
-            node_id, self._pid = ray.get(run.board.process_of.remote(self.rank))
-            self._killer = _killer_on(node_id)
+            process = ray.get(run.board.process_of.remote(self.rank))
+            self._pid, self._killer = process.pid, _killer_on(process.node_id)
         step = seen["progress"]["step"]
         if step >= self.step and ray.get(self._killer.kill.remote(self._pid)):
             self.killed_at = step

@@ -9,11 +9,25 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import ray
+import ray.util
 
 from .wish import Wish
+
+SILENCE_GRACE_S = 3.0
+"""Ranks that wait for the same one give up within such a time of each other."""
+
+
+@dataclass(frozen=True)
+class Process:
+    """Where a rank runs."""
+
+    node_id: str
+    host: str
+    pid: int
 
 
 @ray.remote(num_cpus=0)
@@ -30,8 +44,9 @@ class Board:
         self.newest_checkpoint = 0
         self.wishes: tuple[int, Wish] = (0, Wish.GO_ON)
         self.paused_step: int | None = None
-        self.processes: dict[int, tuple[str, int]] = {}
-        self._reason = ""
+        self.processes: dict[int, Process] = {}
+        self._waiting: set[int] = set()
+        self._reason = self._silence = ""
         self._failed_at: float | None = None
 
     def post(self, progress: dict[str, Any]) -> None:
@@ -64,23 +79,41 @@ class Board:
             }
         )
         self._reason, self._failed_at = "", None
-        self.processes = {}
+        self.processes, self._waiting, self._silence = {}, set(), ""
         self.go_on()
 
-    def joined(self, rank: int, node_id: str, pid: int) -> None:
+    def joined(self, rank: int, process: Process) -> None:
         """Where a rank of the present start runs."""
-        self.processes[rank] = (node_id, pid)
+        self.processes[rank] = process
 
-    def process_of(self, rank: int) -> tuple[str, int] | None:
-        """Node and process id of a rank."""
+    def process_of(self, rank: int) -> Process | None:
+        """Where a rank runs, None before it joined."""
         return self.processes.get(rank)
+
+    def waited_in_vain(self, rank: int) -> None:
+        """A rank has given up waiting for others."""
+        self._waiting.add(rank)
+
+    def silent(self, timeout_s: float) -> str:
+        """Which ranks did not answer while others waited, in words; the restart that follows says so too."""
+        silent = [
+            f"rank {rank} (process {process.pid} on {process.host})"
+            for rank, process in sorted(self.processes.items())
+            if rank not in self._waiting
+        ]
+        # All of them wait when only a message was lost.
+        who = ", ".join(silent) or "no rank"
+        self._silence = f"{who} answered the others within {timeout_s:g} s"
+        if silent:
+            self._silence = f"{who} did not answer the others within {timeout_s:g} s"
+        return self._silence
 
     def position(self) -> int:
         return self.starts[-1]["first_step"] if self.starts else 0
 
     def failed(self, reason: str) -> None:
         """The workers will start again because of this."""
-        self._reason, self._failed_at = reason, time.time()
+        self._reason, self._failed_at = self._silence or reason, time.time()
 
     def ask(self, wish: Wish, reason: str = "") -> None:
         """Wish for something; a stop is never taken back by another wish."""
@@ -143,7 +176,14 @@ class BoardClient:
 
     def joined(self, rank: int) -> None:
         """Say where this rank runs."""
-        self.board.joined.remote(rank, ray.get_runtime_context().get_node_id(), os.getpid())
+        node_id, host = ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address()
+        self.board.joined.remote(rank, Process(node_id, host, os.getpid()))
+
+    def waited_in_vain(self, rank: int, timeout_s: float) -> str:
+        """Say that a collective timed out here, and learn in words which ranks did not come to it."""
+        ray.get(self.board.waited_in_vain.remote(rank))
+        time.sleep(SILENCE_GRACE_S)
+        return ray.get(self.board.silent.remote(timeout_s))
 
     def show(self, progress: dict[str, Any]) -> None:
         """Post progress; steps are thinned to one a period, all else passes."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import re
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -40,6 +41,11 @@ def joined(rank: int, world_size: int, device: torch.device, timeout_s: float) -
     yield dist.group.WORLD if backend == "gloo" else dist.new_group(backend="gloo", timeout=timeout)
     # Not after an error: the other ranks may be gone, and Ray ends this process anyway.
     dist.destroy_process_group()
+
+
+def is_timeout(error: RuntimeError) -> bool:
+    """Whether a collective gave up waiting for another rank (gloo's and NCCL's words)."""
+    return re.search(r"Timed out waiting|ran for .* before timing out", str(error)) is not None
 
 
 def _free_address() -> str:

@@ -13,9 +13,11 @@ from ..spec.errors import Syn2coError
 from .board import BoardClient
 from .context import TrainContext
 from .loop import Evaluate, LoopOutcome, TrainLoop
-from .process_group import joined
+from .process_group import is_timeout, joined
 from .worker_stream import WorkerStream
 from .worker_task import WorkerTask
+
+TIMEOUT_FIELD = "train.collective_timeout_s"
 
 Finish = Callable[[TrainLoop, LoopOutcome, TrainContext], Any]
 """Called on all ranks after the loop; its value on rank 0 becomes the run's results."""
@@ -52,4 +54,10 @@ def run_worker(
             results = finish(loop, outcome, context) if finish else None
     except Syn2coError as error:
         return {"error": error}
+    except RuntimeError as error:
+        if not is_timeout(error):
+            raise
+        silent = board.waited_in_vain(rank, task.job.train.collective_timeout_s)
+        # Raised, so that the workers start again: a machine that hangs is left behind.
+        raise TimeoutError(f"{silent}; if their steps may take longer, raise {TIMEOUT_FIELD}") from error
     return {"outcome": asdict(outcome), "results": results, "device": str(device)}

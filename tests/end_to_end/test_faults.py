@@ -1,0 +1,164 @@
+"""Whole runs, as a user types them, while the store, an actor or a worker fails: they train on what they would."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from syn2co_ray.spec.source import ObjectStoreSpec
+from syn2co_ray.storage import list_files, open_store, read_bytes
+from tests.faulty_store import FaultyStore
+from tests.train.local_run import TINY, local_loop, prepared
+
+from .test_run import start
+
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
+
+STEPS = 300
+OUTAGE_S = 60.0
+ONE_WORKER = "train.workers={min: 1, max: 1, cpus_each: 0.5}"
+
+
+def long_job(folder: str) -> str:
+    """The tiny job with 300 steps instead of 20, and checkpoints on the way."""
+    return (
+        TINY.format(folder=folder)
+        .replace("  epochs: 4\n", "  epochs: 60\n  checkpoint: {every_steps: 50}\n")
+        .replace("  linear: {epochs: 5}", "")
+    )
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[int, tuple[int, float]]:
+    """Digest of the keys and loss of each step, without Ray and without faults."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    loop = local_loop(prepared(folder, text=long_job(str(folder)).replace("{", "{{").replace("}", "}}")))
+    digests: dict[int, int] = {}
+    show = loop.context.show
+
+    def show_and_keep(row: dict[str, Any]) -> None:
+        show(row)
+        if "keys_digest" in row:
+            digests[row["step"]] = row["keys_digest"]
+
+    loop.context.show = show_and_keep
+    loop.run_to_end()
+    return {step: (digests[step], loss) for step, loss in loop.losses.items()}  # type: ignore[attr-defined]
+
+
+def rows_of(uri: str) -> list[dict[str, Any]]:
+    """Metrics of the only run below a place, step after step."""
+    store = open_store(uri, ObjectStoreSpec())
+    files = [file.path for file in list_files(store) if re.search(r"/metrics/steps-.*\.jsonl$", file.path)]
+    return [json.loads(line) for file in files for line in read_bytes(store, file).decode().splitlines()]
+
+
+def lines_of(run: Any, do: Callable[[], None], when: str = "epoch ") -> Iterator[str]:
+    """What a run prints; at the first line that starts so (by itself one of progress) something is done."""
+    done = False
+    for line in run.stdout:
+        yield line
+        if line.startswith(when) and not done:
+            do()
+            done = True
+    assert done, f"no line starts with {when!r}"
+
+
+def outage(begin: Callable[[], None], end: Callable[[], None]) -> Callable[[], None]:
+    def happen() -> None:
+        begin()
+        threading.Timer(OUTAGE_S, end).start()
+
+    return happen
+
+
+@pytest.mark.object_store
+@pytest.mark.parametrize(
+    "fault", ["delay_ms=200", "slow_down_per_mille=300", "reset_per_mille=300", "gone", "frozen"]
+)
+def test_a_run_through_a_failing_store_is_the_run_through_a_good_one(
+    faulty_store: FaultyStore, undisturbed: dict[int, tuple[int, float]], tmp_path: Path, fault: str
+) -> None:
+    place = f"{faulty_store.direct.make_bucket('runs')}/{tmp_path.name}"
+    job = tmp_path / "tiny.yaml"
+    job.write_text(long_job(place))
+    do = {
+        "gone": outage(faulty_store.stop, faulty_store.start),
+        "frozen": outage(faulty_store.freeze, faulty_store.thaw),
+    }.get(fault, lambda: None)
+    if "=" in fault:
+        name, _, value = fault.partition("=")
+        faulty_store.set(**{name: int(value)})
+    began = time.monotonic()
+    run = start(job, ONE_WORKER)
+    out = "".join(lines_of(run, do))
+    assert run.wait(600) == 0, out
+    print(f"{fault}: {time.monotonic() - began:.0f} s\n{out}")
+    faulty_store.heal()
+    rows = rows_of(f"{place}/runs")
+    assert {row["step"]: (row["keys_digest"], row["loss"]) for row in rows} == undisturbed
+    assert len(rows) == STEPS
+
+
+def processes(name: str) -> list[psutil.Process]:
+    """Ray's processes whose title holds the name."""
+    return [p for p in psutil.process_iter(["cmdline"]) if name in " ".join(p.info["cmdline"] or [])]
+
+
+def test_a_view_actor_that_is_killed_costs_nothing(
+    undisturbed: dict[int, tuple[int, float]], tmp_path: Path
+) -> None:
+    job = tmp_path / "tiny.yaml"
+    job.write_text(long_job(str(tmp_path)))
+
+    killed: list[int] = []
+
+    def kill_while_it_works() -> None:
+        # SIGKILL is what the kernel sends to a process that takes too much memory.
+        while not killed:
+            for actor in processes("ViewActor).submit"):
+                actor.kill()
+                killed.append(actor.pid)
+
+    run = start(job, ONE_WORKER)
+    watching = threading.Thread(target=kill_while_it_works, daemon=True)
+    out = "".join(lines_of(run, watching.start, when="1,408 images, "))
+    assert run.wait(600) == 0, out
+    assert killed
+    rows = rows_of(str(tmp_path / "runs"))
+    assert {row["step"]: (row["keys_digest"], row["loss"]) for row in rows} == undisturbed
+
+
+def test_a_worker_that_hangs_is_named_and_left_behind(
+    undisturbed: dict[int, tuple[int, float]], tmp_path: Path
+) -> None:
+    job = tmp_path / "tiny.yaml"
+    job.write_text(long_job(str(tmp_path)))
+    stopped: list[int] = []
+
+    def stop() -> None:
+        worker = processes("ray::RayTrainWorker")[0]
+        os.kill(worker.pid, signal.SIGSTOP)
+        stopped.append(worker.pid)
+
+    run = start(job, "train.workers={min: 2, max: 2, cpus_each: 0.5}", "train.collective_timeout_s=15")
+    out = "".join(lines_of(run, stop))
+    assert run.wait(600) == 0, out
+    words = rf"rank [01] \(process {stopped[0]} on [\d.]+\) did not answer the others within 15 s"
+    assert re.search(rf"restarted at step \d+ with 2 workers \({words}\)", out), out
+    rows = rows_of(str(tmp_path / "runs"))
+    assert {row["step"]: row["keys_digest"] for row in rows} == {k: v[0] for k, v in undisturbed.items()}
+    np.testing.assert_allclose(
+        [row["loss"] for row in rows[:50]], [v[1] for v in list(undisturbed.values())[:50]], rtol=1e-3
+    )
