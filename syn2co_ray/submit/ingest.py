@@ -44,6 +44,8 @@ def run_ingest(spec: IngestSpec, console: Console, *, debug: bool = False) -> di
     with Progress(console) as progress, StopSignals() as stop:
         store = open_store(spec.into, spec.into_store)
         check_apart(spec.source.uri, store)
+        # Absolute: tasks have working directories of their own.
+        spec = spec.model_copy(update={"into": store.uri})
         plan = make_plan(spec, build_index(spec.source, spec.object_store))
         claim(store, plan)
         shards = known_shards(store, plan)
