@@ -225,7 +225,7 @@ def ingest(
     INTO/_quarantine.jsonl. INTO/manifest.json counts what is there. The same command again makes only what
     is missing, so it resumes one that was stopped. Without --shorter-side images are only packed.
 
-    Example: syn2co ingest s3://my-bucket/imagenet/train s3://my-bucket/imagenet-256 --shorter-side 256
+    Example: syn2co ingest s3://raw/train s3://bucket/train-256 --shorter-side 256
     """
 
     def work() -> None:

@@ -30,7 +30,7 @@ def test_help_lists_the_commands_and_teaches_overrides():
 
 def test_help_of_ingest_teaches_by_an_example():
     told = " ".join(syn2co("ingest", "--help").stdout.split())
-    assert "imagenet-256 --shorter-side 256" in told
+    assert "s3://bucket/train-256 --shorter-side 256" in told
     assert "makes only what is missing" in told
 
 
