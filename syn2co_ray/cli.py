@@ -182,6 +182,76 @@ def generate(
     _guarded(work, debug)
 
 
+@app.command(epilog=EXIT_CODES)
+def ingest(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="Parquet, WebDataset or folder: any URI.")],
+    into: Annotated[str, typer.Argument(metavar="INTO", help="Empty prefix that gets the shards.")],
+    shorter_side: Annotated[
+        int, typer.Option("--shorter-side", help="Pixels; larger images are made smaller. 0: none is.")
+    ] = 0,
+    quality: Annotated[int, typer.Option("--quality", help="JPEG quality of images made smaller.")] = 90,
+    rows_per_shard: Annotated[
+        int, typer.Option("--rows-per-shard", help="Images in a file, and shuffled together.")
+    ] = 4096,
+    rows_per_group: Annotated[int, typer.Option("--rows-per-group", help="Images in a row group.")] = 256,
+    format_of_source: Annotated[
+        str | None, typer.Option("--format-of-source", help="parquet, webdataset or folder; found by itself.")
+    ] = None,
+    origin: Annotated[str, typer.Option("--origin", help="real or generated.")] = "real",
+    image_column: Annotated[str | None, typer.Option("--image-column", help="Found by itself.")] = None,
+    label_column: Annotated[str | None, typer.Option("--label-column", help="label or cls.")] = None,
+    key_column: Annotated[
+        str | None, typer.Option("--key-column", help="key, else file name and row number.")
+    ] = None,
+    image_pixels_max: Annotated[
+        int, typer.Option("--image-pixels-max", help="Larger images are unreadable.")
+    ] = 100_000_000,
+    quarantine_share_max: Annotated[
+        float, typer.Option("--quarantine-share-max", help="Part of the images that may be unreadable.")
+    ] = 0.01,
+    endpoint_url: Annotated[
+        str | None, typer.Option("--endpoint-url", help="S3-compatible store; else AWS_ENDPOINT_URL.")
+    ] = None,
+    region: Annotated[str | None, typer.Option("--region", help="Else AWS_DEFAULT_REGION.")] = None,
+    anonymous: Annotated[
+        bool, typer.Option("--anonymous", help="Read a public SOURCE without credentials.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Copy any source to Parquet shards, shuffled, its large images made smaller once for all epochs.
+
+    Runs here, or on the Ray cluster that RAY_ADDRESS names, a task a shard. Keys and labels stay; images
+    that are small enough keep their bytes; those that cannot be decoded are left out and listed in
+    INTO/_quarantine.jsonl. INTO/manifest.json counts what is there. The same command again makes only what
+    is missing, so it resumes one that was stopped. Without --shorter-side images are only packed.
+
+    Example: syn2co ingest s3://raw/train s3://bucket/train-256 --shorter-side 256
+    """
+
+    def work() -> None:
+        from .spec.ingest import ingest_spec
+
+        columns = {"image_column": image_column, "label_column": label_column, "key_column": key_column}
+        spec = ingest_spec(
+            {
+                "source": {"uri": source, "format": format_of_source, "origin": origin, **columns},
+                "into": into,
+                "shorter_side": shorter_side or None,
+                "quality": quality,
+                "rows_per_shard": rows_per_shard,
+                "rows_per_group": rows_per_group,
+                "image_pixels_max": image_pixels_max,
+                "quarantine_share_max": quarantine_share_max,
+                "object_store": {"endpoint_url": endpoint_url, "region": region, "anonymous": anonymous},
+            }
+        )
+        from .submit.ingest import run_ingest
+
+        run_ingest(spec, Console(), debug=debug)
+
+    _guarded(work, debug)
+
+
 @app.command(epilog="Exit codes: 0 equal, 1 different, 3 no data set there.")
 def diff(
     first: Annotated[str, typer.Argument(metavar="A", help="Prefix of a generated data set.")],

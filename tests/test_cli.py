@@ -21,11 +21,17 @@ def syn2co(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_help_lists_the_commands_and_teaches_overrides():
-    assert {"run", "plan", "validate", "schema", "report"} <= set(syn2co("--help").stdout.split())
+    assert {"run", "plan", "validate", "schema", "report", "ingest"} <= set(syn2co("--help").stdout.split())
     told = " ".join(syn2co("run", "--help").stdout.split())
     assert "train.epochs=5" in told
     assert "resumes what was stopped" in told
     assert "Exit codes: 0 done, 2 bad spec" in told
+
+
+def test_help_of_ingest_teaches_by_an_example():
+    told = " ".join(syn2co("ingest", "--help").stdout.split())
+    assert "s3://bucket/train-256 --shorter-side 256" in told
+    assert "makes only what is missing" in told
 
 
 def test_validate_accepts_with_overrides_and_names_the_run():
@@ -62,6 +68,8 @@ def test_schema_is_json_schema_and_resolve_is_a_job_file():
         (("validate", "nothing.yaml"), 2, "examples are in jobs/"),
         (("generate", DIGITS, "--only", "a-0"), 2, "give a job that generates images"),
         (("diff", "no-such-a", "no-such-b"), 3, "holds no dataset.json"),
+        (("ingest", "no-such-source", "into"), 3, "there is no such folder"),
+        (("ingest", "source", "into", "--shorter-side", "4"), 2, "--shorter-side: got 4"),
     ],
 )
 def test_other_faults_say_what_to_do(words, code, says, tmp_path):

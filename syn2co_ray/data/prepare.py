@@ -18,7 +18,8 @@ import numpy as np
 from ..spec.data import DigitsStep, PrepareStep, SubsetStep
 from ..spec.errors import DataError
 from ..spec.source import ObjectStoreSpec
-from ..storage import Store, delete, exists, list_files, open_store, publish_bytes, read_bytes
+from ..storage import Store, delete, list_files, open_store, publish_bytes
+from .place import check_unused, occupied, read_marker
 from .shards import SHARD_NAME, key_fraction, key_order, write_shards
 from .subset import subset_shards
 
@@ -66,16 +67,16 @@ def step_hash(step: PrepareStep) -> str:
 def _run_step(step: PrepareStep, options: ObjectStoreSpec, log: Log) -> None:
     store = open_store(step.into, options)
     name = f"{step.dataset} in {store.uri}"
-    marker = _read_marker(store)
+    marker = read_marker(store, MARKER)
     if marker is not None:
         if marker.get("step") != step_hash(step):
-            raise _occupied(store, f"it holds {marker.get('parameters')}, prepared with other parameters")
+            raise occupied(store, f"it holds {marker.get('parameters')}, prepared with other parameters")
         if _is_whole(store, marker):
             log(f"prepared before: {name} ({_counts(marker['counts'])})")
             return
         log(f"files of {name} are missing: written again")
     else:
-        _check_unused(store)
+        check_unused(store, STARTED)
     parameters = step.model_dump(mode="json", exclude={"into"})
     publish_bytes(store, STARTED, json.dumps({"parameters": parameters}, sort_keys=True).encode())
     files: dict[str, dict[str, Any]] = {}
@@ -128,36 +129,9 @@ def _digits_shards(step: DigitsStep) -> Iterator[tuple[str, int, bytes]]:
             yield f"{folder}/{name}", rows, data
 
 
-def _read_marker(store: Store) -> dict[str, Any] | None:
-    if not exists(store, MARKER):
-        return None
-    try:
-        marker = json.loads(read_bytes(store, MARKER))
-        if isinstance(marker, dict):
-            return marker
-    except ValueError:
-        pass
-    raise _occupied(store, f"its {MARKER} is no JSON object")
-
-
 def _is_whole(store: Store, marker: dict[str, Any]) -> bool:
     sizes = {file.path: file.size_bytes for file in list_files(store, missing_ok=True)}
     return all(sizes.get(path) == file["bytes"] for path, file in marker["files"].items())
-
-
-def _check_unused(store: Store) -> None:
-    paths = [file.path for file in list_files(store, missing_ok=True)]
-    if paths and STARTED not in paths:
-        raise _occupied(store, f"it holds {len(paths)} files that no prepare step wrote, such as {paths[0]}")
-
-
-def _occupied(store: Store, got: str) -> DataError:
-    return DataError(
-        where=store.uri,
-        got=got,
-        allowed="an empty place, or what the same step wrote before",
-        next_step="choose another `into`, or delete this place if nothing needs it",
-    )
 
 
 def _delete_leftovers(store: Store, written: dict[str, dict[str, Any]]) -> None:

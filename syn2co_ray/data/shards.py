@@ -36,16 +36,22 @@ def write_shards(
     source = iter(rows)
     number = 0
     while shard := list(islice(source, rows_per_shard)):
-        table = pa.table([list(column) for column in zip(*shard, strict=True)], schema=STORED_SCHEMA)
-        buffer = io.BytesIO()
-        # The images are compressed already; dictionaries and statistics of them would only cost memory.
-        pq.write_table(
-            table,
-            buffer,
-            row_group_size=rows_per_group,
-            compression="zstd",
-            use_dictionary=["label"],
-            write_statistics=["key", "label"],
-        )
-        yield f"part-{number:05d}.parquet", len(shard), buffer.getvalue()
+        data = shard_bytes(shard, rows_per_group)
+        yield f"part-{number:05d}.parquet", len(shard), data
         number += 1
+
+
+def shard_bytes(rows: Sequence[tuple[str, bytes, str | None]], rows_per_group: int) -> bytes:
+    """The Parquet file of (key, image, label) rows, in their order."""
+    columns = [list(column) for column in zip(*rows, strict=True)] or [[]] * len(STORED_SCHEMA)
+    buffer = io.BytesIO()
+    # The images are compressed already; dictionaries and statistics of them would only cost memory.
+    pq.write_table(
+        pa.table(columns, schema=STORED_SCHEMA),
+        buffer,
+        row_group_size=rows_per_group,
+        compression="zstd",
+        use_dictionary=["label"],
+        write_statistics=["key", "label"],
+    )
+    return buffer.getvalue()

@@ -290,3 +290,32 @@ def test_unreadable_image_survives_pickling() -> None:
     assert issubclass(UnreadableImage, ValueError)
     assert isinstance(error, UnreadableImage)
     assert (type(error), error.reason, str(error)) == (UnreadableImage, "truncated JPEG", "truncated JPEG")
+
+
+@pytest.mark.parametrize(
+    ("size", "shorter_side_min", "expected"),
+    [
+        ((400, 600), 0, (400, 600)),
+        ((400, 600), 201, (400, 600)),
+        ((400, 600), 200, (200, 300)),
+        ((401, 601), 100, (101, 151)),
+        ((400, 600), 10, (50, 75)),
+        ((1, 900), 1, (1, 900)),
+    ],
+)
+def test_decode_large_jpeg_at_part_of_its_size(
+    size: tuple[int, int], shorter_side_min: int, expected: tuple[int, int]
+) -> None:
+    jpeg = encoded(photo(*size), "JPEG", quality=95)
+    got = decode_rgb(jpeg, pixels_max=PIXELS_MAX, shorter_side_min=shorter_side_min)
+    assert got.shape == (*expected, 3)
+    mean = Image.fromarray(decode_rgb(jpeg, pixels_max=PIXELS_MAX)).resize(
+        expected[::-1], Image.Resampling.BOX
+    )
+    assert np.abs(got.astype(int) - np.asarray(mean)).mean() < 2
+
+
+def test_decode_part_of_a_truncated_jpeg_is_refused() -> None:
+    whole = encoded(photo(400, 600), "JPEG", quality=95)
+    with pytest.raises(UnreadableImage, match="^truncated JPEG"):
+        decode_rgb(whole[: len(whole) // 2], pixels_max=PIXELS_MAX, shorter_side_min=40)

@@ -144,7 +144,7 @@ def test_other_parameters_are_refused(place: str) -> None:
 def test_place_with_other_files_is_never_touched(place: str) -> None:
     put(place, "train/part-00000.parquet", b"somebody's data")
     with pytest.raises(
-        DataError, match=r"1 files that no prepare step wrote, such as train/part-00000.parquet"
+        DataError, match=r"1 files that something else wrote, such as train/part-00000.parquet"
     ):
         run_prepare([digits_step(place)], OPTIONS, log=lambda _: None)
     assert contents(place) == {"train/part-00000.parquet": b"somebody's data"}
