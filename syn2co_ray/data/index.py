@@ -7,6 +7,7 @@ table = read_rows(index, fragment, rows, options)        anywhere; records in th
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -17,7 +18,7 @@ import pyarrow as pa
 
 from ..spec.errors import DataError
 from ..spec.source import ObjectStoreSpec, SourceFormat, SourceSpec
-from ..storage import FileInfo, Store, list_files, open_store
+from ..storage import FileInfo, Store, list_files, open_store, read_bytes
 from .fragment_cache import fragment_key, read_through
 from .readers import READERS
 from .readers.protocol import extension, extension_counts
@@ -27,6 +28,7 @@ from .source_index import SourceIndex, load_index, save_index
 __all__ = ["SourceIndex", "build_index", "load_index", "read_fragments", "read_rows", "save_index"]
 
 INDEX_THREADS = 16
+MANIFEST = "manifest.json"
 
 
 def build_index(source: SourceSpec, options: ObjectStoreSpec, threads: int = INDEX_THREADS) -> SourceIndex:
@@ -38,7 +40,8 @@ def build_index(source: SourceSpec, options: ObjectStoreSpec, threads: int = IND
 
     Raises:
         StorageError: the place cannot be listed or read.
-        DataError: no file of the format, several formats, no image, contradicting or damaged files.
+        DataError: no file of the format, several formats, no image, contradicting or damaged files, files of
+            the place's manifest missing.
     """
     store, pattern = _folder_and_pattern(source.uri, options)
     files = [file for file in list_files(store, recursive=not pattern) if not _hidden(file.path, ".")]
@@ -54,6 +57,8 @@ def build_index(source: SourceSpec, options: ObjectStoreSpec, threads: int = IND
         mine = [file for file in mine if not _hidden(file.path, "_")]
     if not mine:
         raise _no_file_of(kind, uri, files)
+    if not pattern and any(file.path == MANIFEST for file in files):
+        _check_manifest(store, {file.path for file in files})
     resolved = source.model_copy(update={"uri": uri, "format": kind})
     index = reader.build(resolved, store, mine, threads)
     taken = {file.path for file in mine}
@@ -124,6 +129,24 @@ def _folder_and_pattern(uri: str, options: ObjectStoreSpec) -> tuple[Store, str]
     if "*" in last or "?" in last:
         return open_store(folder or ("/" if uri.startswith("/") else "."), options), last
     return open_store(uri, options), ""
+
+
+def _check_manifest(store: Store, listed: set[str]) -> None:
+    """What `generate` and `ingest` say that they wrote has to be in the list."""
+    try:
+        shards = json.loads(read_bytes(store, MANIFEST))["shards"]
+        missing = [shard["file"] for shard in shards if shard["file"] not in listed]
+    except (ValueError, KeyError, TypeError):
+        return  # somebody else's manifest
+    if missing:
+        raise DataError(
+            where=store.uri,
+            got=f"{len(missing)} of the {len(shards)} shards in {MANIFEST} are not listed, such as "
+            f"{missing[0]}",
+            allowed="all of them",
+            next_step="start again if the store left them out; else write them again: the command that made "
+            "the data set makes what is missing",
+        )
 
 
 def _hidden(path: str, mark: str) -> bool:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import ray
 
 from ..spec.errors import StorageError, error_from_json
-from ..storage import Store
+from ..storage import Store, read_from
 from .plan import FragmentRead, LivePool
 
 COLUMNS = ["key", "image", "label"]
@@ -60,8 +60,7 @@ class LiveReader:
     def _shard(self, file: str) -> pa.Table:
         place = self.store.child(file)
         try:
-            with place.filesystem.open_input_file(place.path) as opened:
-                return pq.read_table(opened, columns=COLUMNS)
+            return read_from(self.store, file, lambda opened: pq.read_table(opened, columns=COLUMNS))
         except (OSError, pa.ArrowInvalid) as error:
             step = "resume the run: what is missing of the pool is made again"
             raise StorageError(place.uri, str(error), "a readable shard of the pool", step) from error

@@ -46,6 +46,7 @@ def shard_bytes(rows: Sequence[tuple[str, bytes, str | None]], rows_per_group: i
     columns = [list(column) for column in zip(*rows, strict=True)] or [[]] * len(STORED_SCHEMA)
     buffer = io.BytesIO()
     # The images are compressed already; dictionaries and statistics of them would only cost memory.
+    # Checksums, because many a damaged JPEG decodes, to something else.
     pq.write_table(
         pa.table(columns, schema=STORED_SCHEMA),
         buffer,
@@ -53,5 +54,6 @@ def shard_bytes(rows: Sequence[tuple[str, bytes, str | None]], rows_per_group: i
         compression="zstd",
         use_dictionary=["label"],
         write_statistics=["key", "label"],
+        write_page_checksum=True,
     )
     return buffer.getvalue()

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..data.decode import decode_rgb
 from ..data.index import SourceIndex, build_index, read_fragments
 from ..spec.errors import DataError, Fault, SpecError
 from ..spec.generate import GenerateSpec
-from ..storage import list_files, open_store, read_bytes
+from ..storage import list_files, open_store, read_bytes, read_from
 from .duplicates import read_first_attempts
 from .slots import Conditions, Slot
 
@@ -87,18 +88,19 @@ def _captions(job: GenerateSpec) -> list[str]:
     store, column = open_store(prompts.captions.uri, job.object_store), prompts.caption_column
     captions: list[str] = []
     for info in list_files(store):
-        if not info.path.endswith(".parquet"):
-            continue
-        file = store.child(info.path)
-        with file.filesystem.open_input_file(file.path) as opened:
-            parquet = pq.ParquetFile(opened)
-            if column not in parquet.schema_arrow.names:
-                names = ", ".join(parquet.schema_arrow.names)
-                raise DataError(file.uri, f"no column {column!r}", names, "set prompts.caption_column")
-            captions += [text for text in parquet.read([column])[column].to_pylist() if text]
+        if info.path.endswith(".parquet"):
+            captions += read_from(store, info.path, lambda file: _texts(file, column, store.uri))
     if not captions:
         raise DataError(store.uri, "holds no caption", "Parquet files with one a row", "check the path")
     return captions
+
+
+def _texts(file: pa.NativeFile, column: str, uri: str) -> list[str]:
+    parquet = pq.ParquetFile(file)
+    if column not in parquet.schema_arrow.names:
+        names = ", ".join(parquet.schema_arrow.names)
+        raise DataError(uri, f"a file without column {column!r}", names, "set prompts.caption_column")
+    return [text for text in parquet.read([column])[column].to_pylist() if text]
 
 
 def _variations(job: GenerateSpec) -> tuple[Conditions, RealRecords]:

@@ -13,13 +13,14 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..data.decode import decode_rgb
 from ..spec.errors import DataError, Fault, SpecError
 from ..spec.generate import GenerateSpec
 from ..spec.identity import resolved
-from ..storage import Store, delete, exists, list_files, publish_bytes, read_bytes
+from ..storage import Store, delete, exists, list_files, publish_bytes, read_bytes, read_from
 from .conditions import PIXELS_MAX
 from .shards import METADATA_KEY
 from .slots import Conditions, number_of_shards, shard_of
@@ -97,14 +98,15 @@ def manifest(store: Store, job: GenerateSpec, conditions: Conditions, content: s
     shards, reasons, labels, per_label = [], Counter[str](), Counter[str](), Counter[str]()
     for number in range(number_of_shards(job)):
         shard = shard_of(job, conditions, content, number)
-        file = store.child(shard.file)
-        with file.filesystem.open_input_file(file.path) as opened:
-            parquet = pq.ParquetFile(opened)
-            rows = parquet.metadata.num_rows
-            about = json.loads(parquet.schema_arrow.metadata[METADATA_KEY])
+        rows, about = read_from(store, shard.file, _footer)
         if rows != len(shard.slots):
             expected = f"{len(shard.slots)} images"
-            raise DataError(file.uri, f"holds {rows} images", expected, "delete it and run the job again")
+            raise DataError(
+                store.child(shard.file).uri,
+                f"holds {rows} images",
+                expected,
+                "delete it and run the job again",
+            )
         for reject in about["rejects"]:
             reasons[reject["reason"]] += 1
             per_label[reject["label"] or ""] += 1
@@ -121,13 +123,17 @@ def manifest(store: Store, job: GenerateSpec, conditions: Conditions, content: s
     }
 
 
+def _footer(file: pa.NativeFile) -> tuple[int, dict[str, Any]]:
+    parquet = pq.ParquetFile(file)
+    return parquet.metadata.num_rows, json.loads(parquet.schema_arrow.metadata[METADATA_KEY])
+
+
 def first_images(store: Store, counts: dict[str, Any]) -> dict[str, list[np.ndarray]]:
     """Label -> a few of its images, decoded, from the first shards: what a contact sheet shows."""
     found: dict[str, list[np.ndarray]] = {}
     for shard in counts["shards"][:SHARDS_READ]:
-        file = store.child(shard["file"])
-        with file.filesystem.open_input_file(file.path) as opened:
-            rows = pq.read_table(opened, columns=["label", "image"]).to_pylist()
+        table = read_from(store, shard["file"], lambda file: pq.read_table(file, columns=["label", "image"]))
+        rows = table.to_pylist()
         for row in rows:
             name = row["label"] or counts["name"]
             if name not in found and len(found) == LABELS_SHOWN:

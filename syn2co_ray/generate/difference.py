@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..spec.errors import DataError
 from ..spec.source import ObjectStoreSpec
-from ..storage import Store, exists, list_files, open_store, read_bytes
+from ..storage import Store, exists, list_files, open_store, read_bytes, read_from
 from .data_set import DATASET_FILE
 
 PROVENANCE = ("label", "seed", "attempt", "prompt", "class_number", "source_key", "guidance", "strength")
@@ -84,12 +85,16 @@ def _images(store: Store) -> Iterator[tuple[int, dict[str, Any]]]:
     for info in list_files(store, recursive=False, missing_ok=True):
         if not info.path.endswith(".parquet"):
             continue
-        file = store.child(info.path)
-        with file.filesystem.open_input_file(file.path) as opened:
-            for batch in pq.ParquetFile(opened).iter_batches(columns=["key", "image", *PROVENANCE]):
-                for row in batch.to_pylist():
-                    row["sha256"] = hashlib.sha256(row.pop("image")).hexdigest()
-                    yield int(row["key"].rpartition("-")[2]), row
+        yield from read_from(store, info.path, _rows)
+
+
+def _rows(file: pa.NativeFile) -> list[tuple[int, dict[str, Any]]]:
+    rows = []
+    for batch in pq.ParquetFile(file).iter_batches(columns=["key", "image", *PROVENANCE]):
+        for row in batch.to_pylist():
+            row["sha256"] = hashlib.sha256(row.pop("image")).hexdigest()
+            rows.append((int(row["key"].rpartition("-")[2]), row))
+    return rows
 
 
 def _differing(first: Any, second: Any, path: str = "") -> Iterator[str]:

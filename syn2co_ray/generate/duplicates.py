@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..spec.generate import GenerateSpec
-from ..storage import Store, exists, publish_bytes, read_bytes
+from ..storage import Store, exists, publish_bytes, read_bytes, read_from
 from .gate import differing_bits
 from .parts import Parts
 from .shards import PART_SCHEMA
@@ -100,6 +100,4 @@ def _keep(
 
 
 def _read(store: Store, file: str, columns: list[str] | None) -> pa.Table:
-    target = store.child(file)
-    with target.filesystem.open_input_file(target.path) as opened:
-        return pq.read_table(opened, columns=columns)
+    return read_from(store, file, lambda opened: pq.read_table(opened, columns=columns))

@@ -124,7 +124,12 @@ def make_shard(
     table = pa.Table.from_pylist(rows, schema=SCHEMA.with_metadata(metadata))
     buffer = io.BytesIO()
     pq.write_table(
-        table, buffer, row_group_size=ROWS_PER_GROUP, compression="zstd", use_dictionary=["label", "prompt"]
+        table,
+        buffer,
+        row_group_size=ROWS_PER_GROUP,
+        compression="zstd",
+        use_dictionary=["label", "prompt"],
+        write_page_checksum=True,
     )
     return MadeShard(buffer.getvalue(), rejects)
 

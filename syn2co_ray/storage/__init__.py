@@ -5,7 +5,8 @@ All of them raise one set of errors.
 open_store("s3://bucket/runs", options)     where things are; cheap, picklable
 publish_bytes / publish_file                a name appears with all of its bytes, or not at all
 local_cache                                 bytes kept on a node's disk, up to a size
-read_bytes / list_files / exists / delete / delete_folder   with bounded retries and errors a user can act on
+read_bytes / read_from / list_files / exists / delete / delete_folder
+                                            with bounded retries and errors a user can act on
 """
 
 from .filesystem import Store, open_store
@@ -19,6 +20,7 @@ from .publish import (
     publish_bytes,
     publish_file,
     read_bytes,
+    read_from,
 )
 from .retry import with_retries
 
@@ -35,5 +37,6 @@ __all__ = [
     "publish_bytes",
     "publish_file",
     "read_bytes",
+    "read_from",
     "with_retries",
 ]

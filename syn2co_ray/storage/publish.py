@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from pyarrow import fs
 from ..spec.errors import StorageError
 from . import azure
 from .filesystem import Store, credentials
-from .retry import translate, with_retries
+from .retry import Result, translate, with_retries
 
 PARTIAL_SUFFIX = ".partial"
 """Ends the names of files that are still being written; lists leave them out."""
@@ -59,14 +60,22 @@ def publish_file(store: Store, name: str, local_path: str | os.PathLike[str]) ->
 
 def read_bytes(store: Store, name: str) -> bytes:
     """All bytes of the file `name` below `store`. StorageError when it is not there."""
+    return read_from(store, name, lambda file: file.readall())
+
+
+def read_from(store: Store, name: str, read: Callable[[pa.NativeFile], Result]) -> Result:
+    """What `read` makes of the opened file `name` below `store`.
+
+    It is called again, with the file opened anew, when the store fails meanwhile.
+    """
     target = store.child(name)
 
-    def read() -> bytes:
+    def opened() -> Result:
         # open_input_file: one request for the size, one for the bytes; a stream asks for 256 KiB at a time.
         with target.filesystem.open_input_file(target.path) as file:
-            return file.readall()
+            return read(file)
 
-    return with_retries(read, what=f"read {target.uri}")
+    return with_retries(opened, what=f"read {target.uri}")
 
 
 def list_files(store: Store, recursive: bool = True, missing_ok: bool = False) -> list[FileInfo]:

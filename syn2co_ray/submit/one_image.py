@@ -17,7 +17,7 @@ from ..generate.slots import Conditions, Shard, content_id, shard_of, slot_of
 from ..generate.weights import digest_of, local_pipeline
 from ..spec.errors import Syn2coError
 from ..spec.generate import GenerateSpec
-from ..storage import exists, open_store
+from ..storage import exists, open_store, read_from
 
 
 def one_image(job: GenerateSpec, key: str) -> tuple[bytes, dict[str, Any]]:
@@ -54,7 +54,5 @@ def _attempt(job: GenerateSpec, conditions: Conditions, key: str) -> int:
     shard = shard_of(job, conditions, content, slot // job.images_per_shard)
     if not exists(store, shard.file):
         return conditions.first_attempts.get(slot, 0)
-    file = store.child(shard.file)
-    with file.filesystem.open_input_file(file.path) as opened:
-        attempts = pq.read_table(opened, columns=["attempt"])["attempt"]
+    attempts = read_from(store, shard.file, lambda file: pq.read_table(file, columns=["attempt"])["attempt"])
     return int(attempts[slot % job.images_per_shard].as_py())

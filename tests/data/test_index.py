@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import pickle
 from collections import Counter
 from pathlib import Path
@@ -148,6 +149,22 @@ def test_hidden_and_half_written_files_are_left_out(tmp_path: Path) -> None:
     index = build_index(SourceSpec(uri=str(tmp_path)), OPTIONS)
     assert index.files == ["part-0.parquet", "part-1.parquet", "part-2.parquet"]
     assert "other files left out: 1 .txt" in index.schema_note
+
+
+def test_a_list_without_what_the_manifest_names_is_refused(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        put(str(tmp_path), f"{name}.parquet", parquet_bytes(pa.table({"image": [png(1)]})))
+    shards = [{"file": f"{name}.parquet"} for name in ("a", "b", "c")]
+    put(str(tmp_path), "manifest.json", json.dumps({"shards": shards[:2]}).encode())
+    assert build_index(SourceSpec(uri=str(tmp_path)), OPTIONS).num_records == 2
+    put(str(tmp_path), "manifest.json", json.dumps({"shards": shards}).encode())
+    with pytest.raises(
+        DataError, match=r"1 of the 3 shards in manifest.json are not listed, such as c.parquet"
+    ):
+        build_index(SourceSpec(uri=str(tmp_path)), OPTIONS)
+    for other in (b"[]", b'{"shards": 5}', b"not json"):
+        put(str(tmp_path), "manifest.json", other)
+        assert build_index(SourceSpec(uri=str(tmp_path)), OPTIONS).num_records == 2
 
 
 def test_file_changed_after_indexing_is_refused(place: str) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from syn2co_ray.data.index import build_index, read_rows
+from syn2co_ray.data.shards import shard_bytes
 from syn2co_ray.spec.errors import DataError
 from syn2co_ray.spec.source import SourceSpec
 
@@ -183,6 +185,18 @@ def test_damaged_row_group_is_a_data_error(tmp_path: Path) -> None:
     put(str(tmp_path), "a.parquet", bytes(whole))
     index = build_index(SourceSpec(uri=str(tmp_path)), OPTIONS)
     with pytest.raises(DataError, match=r"a.parquet: no whole Parquet file"):
+        read_rows(index, 0, None, OPTIONS)
+
+
+def test_one_wrong_bit_in_a_shard_of_ours_is_found(tmp_path: Path) -> None:
+    rows = [(f"{n}", np.random.default_rng(n).bytes(5000), "a") for n in range(8)]
+    good = shard_bytes(rows, rows_per_group=8)
+    place = good.index(rows[3][1][2000:2010])
+    bad = bytearray(good)
+    bad[place] ^= 1
+    put(str(tmp_path), "a.parquet", bytes(bad))
+    index = build_index(SourceSpec(uri=str(tmp_path)), OPTIONS)
+    with pytest.raises(DataError, match=r"a.parquet: no whole Parquet file .*CRC checksum"):
         read_rows(index, 0, None, OPTIONS)
 
 

@@ -6,6 +6,8 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +27,16 @@ from .test_run import start
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
+GENERATE = """
+kind: generate
+name: digits
+seed: 0
+into: overridden
+images: 64
+images_per_shard: 8
+pipeline: {source: "package:digits_ddpm", scheduler: DDIMScheduler, steps: 5}
+actors: {min: 1, max: 2, cpus_each: 0.5}
+"""
 STEPS = 300
 OUTAGE_S = 60.0
 ONE_WORKER = "train.workers={min: 1, max: 1, cpus_each: 0.5}"
@@ -109,6 +121,38 @@ def test_a_run_through_a_failing_store_is_the_run_through_a_good_one(
     rows = rows_of(f"{place}/runs")
     assert {row["step"]: (row["keys_digest"], row["loss"]) for row in rows} == undisturbed
     assert len(rows) == STEPS
+
+
+def shards_of(uri: str) -> dict[str, bytes]:
+    store = open_store(uri, ObjectStoreSpec())
+    files = [file.path for file in list_files(store, recursive=False) if file.path.endswith(".parquet")]
+    return {name: read_bytes(store, name) for name in files}
+
+
+@pytest.mark.object_store
+def test_generating_through_a_store_that_resets_cuts_and_goes_makes_the_same_bytes(
+    faulty_store: FaultyStore, tmp_path: Path
+) -> None:
+    job = tmp_path / "digits.yaml"
+    job.write_text(GENERATE)
+    run_job = (sys.executable, "-m", "syn2co_ray.cli", "run", str(job))
+    subprocess.run([*run_job, f"into={tmp_path}/good"], check=True, timeout=600)
+    place = f"{faulty_store.direct.make_bucket('generated')}/{tmp_path.name}"
+    faulty_store.set(reset_per_mille=300)
+    done = threading.Event()
+
+    def keep_cutting() -> None:
+        while not done.wait(0.5):
+            faulty_store.cut()
+
+    threading.Thread(target=keep_cutting, daemon=True).start()
+    disturbed = subprocess.run([*run_job, f"into={place}"], capture_output=True, text=True, timeout=600)
+    done.set()
+    assert disturbed.returncode == 0, disturbed.stdout + disturbed.stderr
+    faulty_store.heal()
+    shards = shards_of(place)
+    assert len(shards) == 8
+    assert shards == shards_of(f"{tmp_path}/good")
 
 
 def processes(name: str) -> list[psutil.Process]:

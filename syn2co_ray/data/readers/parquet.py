@@ -145,7 +145,9 @@ def _read_row_group(file: Store, index: SourceIndex, fragment: int, columns: lis
                 raise changed(index, fragment, f"{stream.size()} bytes instead of {size_bytes}")
             if row_group >= footer.num_row_groups or footer.row_group(row_group).num_rows != rows:
                 raise changed(index, fragment, f"other row groups ({footer.num_row_groups})")
-            parquet = pq.ParquetFile(stream, metadata=footer, pre_buffer=True)
+            parquet = pq.ParquetFile(
+                stream, metadata=footer, pre_buffer=True, page_checksum_verification=True
+            )
             return parquet.read_row_group(row_group, columns=columns, use_threads=False)
 
     return with_retries(lambda: _decoded(read, file), what=f"read {file.uri}")
