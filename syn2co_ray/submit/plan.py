@@ -73,7 +73,7 @@ def _generate_lines(job: GenerateSpec, cluster: Cluster) -> Iterator[str]:
 
 
 def _training_lines(job: TrainingSpec, cluster: Cluster, made_before: list[str]) -> Iterator[str]:
-    asked = choose_workers(job, cluster.cpus, cluster.gpus)
+    asked = choose_workers(job, cluster.cpus, cluster.node_gpus)
     yield (
         f"asked: {asked.cpus:g} CPUs, {asked.gpus:g} GPUs for {asked.workers} workers, "
         f"{job.augment.actors.min} to {job.augment.actors.max} augmentation actors, readers; "
