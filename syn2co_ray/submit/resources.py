@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..report.bound import StreamMeasured, StreamResources
 from ..spec.base import Pool
 from ..spec.errors import ResourceError
 from ..spec.job import TrainingSpec
 from ..spec.rules import worker_counts_allowed
-from ..train.room import UNITS, Room, gpus_fit, whole_gpus
+from ..train.room import UNITS, Room, gpus_fit, view_threads, whole_gpus
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,22 @@ def choose_workers(job: TrainingSpec, cpus_there: float, node_gpus: Sequence[flo
         f"at most the cluster's {cpus_there:g} CPUs and {gpus_in_words(node_gpus)}",
         "lower the counts or the cpus_each / gpus_each (fractions are allowed; one GPU can hold a worker of "
         "0.75 and an actor of 0.25), or use a larger cluster",
+    )
+
+
+def stream_resources(job: TrainingSpec, measured: StreamMeasured, cpus_there: float) -> StreamResources:
+    """What the stream of a run had to work with beside its workers and actors."""
+    actors, reader_cpus_each = job.augment.actors, job.data.reader_cpus_each
+    others = asked_for_training(job, measured.workers, measured.makers).cpus - reader_cpus_each
+    return StreamResources(
+        placement=job.augment.placement,
+        actors_max=actors.max,
+        cpus_each=actors.cpus_each,
+        gpus_each=actors.gpus_each,
+        threads_each=view_threads(job.train.workers.cpus_each),
+        readers_max=max(1, int((cpus_there - others) / reader_cpus_each + 1 / UNITS)),
+        reader_cpus_each=reader_cpus_each,
+        image_size=job.augment.image_size,
     )
 
 

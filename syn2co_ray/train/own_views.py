@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from ..augment.actor import ViewActor, actor_arguments
 from ..spec.job import TrainingSpec
+from .room import view_threads
 
 LOOK_EVERY_S = 0.5
 """How long a thread that has no room for its block waits before it looks whether it is still wanted."""
@@ -55,11 +56,6 @@ class OwnViews:
         # A stream of its own: views do not queue behind the kernels of the step.
         torch.cuda.set_device(self._device)
         torch.cuda.set_stream(torch.cuda.Stream(self._device))
-
-
-def view_threads(cpus_each: float) -> int:
-    """Threads that make views in a worker with so many CPUs: all but the one that the step needs."""
-    return max(1, int(cpus_each) - 1)
 
 
 def _ahead(

@@ -49,6 +49,11 @@ class Room:
         return places
 
 
+def view_threads(cpus_each: float) -> int:
+    """Threads that make views in a worker with so many CPUs: all but the one that the step needs."""
+    return max(1, int(cpus_each) - 1)
+
+
 def gpus_fit(node_gpus: Iterable[float], requests: Iterable[float]) -> bool:
     """Whether processes with these GPU requests have room at once on nodes with so many GPUs.
 

@@ -51,12 +51,11 @@ class WorkerStream:
         blocks = self._own_errors(self._all_blocks())
         if self._makes_views:
             # Only now: by this time torch has been imported, and the device is known.
-            import ray.train.torch
+            from ray.train.torch import get_device
 
             from .own_views import OwnViews
 
-            device = str(ray.train.torch.get_device())
-            blocks = OwnViews(self._task.job, self._task.boxed, device)(blocks)
+            blocks = OwnViews(self._task.job, self._task.boxed, str(get_device()))(blocks)
         yield from steps_of_blocks(blocks, self._rank, first_step)
 
     def _fetch_first(self) -> Any:
