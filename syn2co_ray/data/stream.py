@@ -302,7 +302,7 @@ class StepRecords:
 
     `views` is uint8 (images_per_rank, views, 3, H, W) for each size of views, `keys` the records' keys in
     row order, `sources` their source numbers, `labels` their classes or None, `quarantined` the records of
-    this step that were replaced (see `data.quarantine`). The first step of a block carries the block's `work`.
+    this step that were replaced (see `data.quarantine`). The first step of a block has the block's `work`.
     """
 
     epoch: int

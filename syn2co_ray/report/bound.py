@@ -30,7 +30,9 @@ SHORTER_SIDE_PER_VIEW = 8 / 7
 SHRINKING_WORTHWHILE = 1.5
 """Images must be larger than worth storing by this factor before a smaller copy is advised."""
 
-Stage = Literal["model", "reading", "decoding", "augmentation", "decoding and augmentation", "transfer"]
+Stage = Literal[
+    "model", "other workers", "reading", "decoding", "augmentation", "decoding and augmentation", "transfer"
+]
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,8 @@ class StreamMeasured:
     Attributes:
         steps: optimizer steps, the first one left out.
         workers: training workers.
-        elapsed_s: time in those steps; `waited_s` of it without images.
+        elapsed_s: time in those steps; `waited_s` of it until all workers had their images.
+        fetch_s: time that the worker which waited longest waited for its own images.
         read_s, decode_s, augment_s: seconds that processes were busy with these, added up.
         makers: actors that made views; with `placement: trainer` the workers.
         shorter_side_px: mean of the shorter sides of the decoded images.
@@ -50,6 +53,7 @@ class StreamMeasured:
     workers: int
     elapsed_s: float
     waited_s: float
+    fetch_s: float
     read_s: float
     decode_s: float
     augment_s: float
@@ -97,30 +101,33 @@ def bound_of(measured: StreamMeasured, there: StreamResources) -> Bound | None:
     """The verdict; None after fewer than `STEPS_MIN` steps."""
     if measured.steps < STEPS_MIN or measured.elapsed_s <= 0:
         return None
+    stage, words = _stage_and_words(measured, there)
     wait = measured.data_wait_share
+    return Bound(stage, wait, f"data wait {_percent(wait)}: bound by {words}")
+
+
+def _stage_and_words(measured: StreamMeasured, there: StreamResources) -> tuple[Stage, str]:
+    if measured.data_wait_share < WAIT_SHARE_MIN:
+        return "model", "the model"
+    fetching = measured.fetch_s / measured.elapsed_s
+    if fetching < WAIT_SHARE_MIN:
+        words = f"workers that wait for one another ({_percent(fetching)} for images): "
+        return "other workers", words + "are their CPUs or GPUs shared with other work?"
     makers = measured.makers * (there.threads_each if there.placement == "trainer" else 1)
-    making_s = measured.decode_s + measured.augment_s
-    making = _busy_share(making_s, makers, measured)
+    making = _busy_share(measured.decode_s + measured.augment_s, makers, measured)
     reading = _busy_share(measured.read_s, there.readers_max, measured)
-    stage: Stage
-    if wait < WAIT_SHARE_MIN:
-        stage, text = "model", "bound by the model"
-    elif max(making, reading) < BUSY_SHARE_MIN:
-        stage = "transfer"
-        text = (
-            f"bound by moving blocks: readers were {_percent(reading)} and makers of views {_percent(making)} busy; "
+    if max(making, reading) < BUSY_SHARE_MIN:
+        return "transfer", (
+            f"moving blocks: readers were {_percent(reading)} and makers of views {_percent(making)} busy; "
             f"a faster network or object store, or {_fewer_bytes(there)}"
         )
-    elif reading > making:
-        stage = "reading"
-        text = f"bound by reading (read tasks {_percent(reading)} busy, {there.readers_max} fit at once): "
-        text += _faster_reading(measured, there)
-    else:
-        stage = _making_stage(measured)
-        text = f"bound by {stage} ({_who(measured, there)} {_percent(making)} busy"
-        text += f", {makers} of {there.actors_max}): " if there.placement == "actors" else "): "
-        text += " or ".join(_faster_making(measured, there, makers))
-    return Bound(stage, wait, f"data wait {_percent(wait)}: {text}")
+    if reading > making:
+        words = f"reading (read tasks {_percent(reading)} busy, {there.readers_max} fit at once): "
+        return "reading", words + _faster_reading(measured, there)
+    stage, number = _making_stage(measured), f", {makers} of {there.actors_max}"
+    words = f"{stage} ({_who(measured, there)} {_percent(making)} busy"
+    words += f"{number if there.placement == 'actors' else ''}): "
+    return stage, words + " or ".join(_faster_making(measured, there, makers))
 
 
 def _percent(share: float) -> str:
@@ -157,7 +164,7 @@ def _faster_making(measured: StreamMeasured, there: StreamResources, makers: int
     if there.placement == "trainer":
         threads = math.ceil(wanted / measured.workers)
         ways = [
-            f"give each worker {threads + 1} CPUs (train.workers.cpus_each), so that {threads} threads make views",
+            f"give each worker {threads + 1} CPUs (train.workers.cpus_each), for {threads} threads of views",
             "leave views to actors on other CPUs (augment.placement: actors)",
         ]
     else:

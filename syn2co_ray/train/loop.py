@@ -86,7 +86,7 @@ class TrainLoop:
         self._collapsed_looks = 0
         # Over all starts of the run, without the first step of each: it waits for the stream to fill.
         self.clock = {"steps": 0.0, "busy_s": 0.0, "waited_s": 0.0, "checkpoint_s": 0.0}
-        self._stream_clock = StreamClock()
+        self._stream_clock, self._fetched_s = StreamClock(), 0.0
         self._started = False
         self.uploads = Uploads()
         self.keys_digest = 0.0
@@ -155,8 +155,10 @@ class TrainLoop:
     def _next_batch(self, records: Iterator[StepRecords]) -> tuple[StepRecords, Wish]:
         """This rank's next records, and what is wished for; all ranks agree, or all raise."""
         batch, failure = None, None
+        started = time.perf_counter()
         try:
             batch = next(records, None)
+            self._fetched_s = time.perf_counter() - started
             if batch is None:
                 raise DataError("data stream", f"ended before step {self.step}", "", "resume the run")
             if batch.step != self.step:
@@ -218,7 +220,7 @@ class TrainLoop:
             self.clock["steps"] += 1
             self.clock["busy_s"] += step_time_s
             self.clock["waited_s"] += waited_s
-            self._stream_clock.count(work, step_time_s, waited_s)
+            self._stream_clock.count(work, step_time_s, waited_s, self._fetched_s)
         self._started = True
         self._warn_of_collapse(outcome)
         if self.is_first:

@@ -14,13 +14,21 @@ class StreamClock:
     def __init__(self) -> None:
         self._sums = {"read_s": 0.0, "decode_s": 0.0, "augment_s": 0.0, "images": 0.0, "sides_px": 0.0}
         self._makers: set[str] = set()
-        self._steps, self._elapsed_s, self._waited_s = 0, 0.0, 0.0
+        self._steps, self._elapsed_s, self._waited_s, self._fetch_s = 0, 0.0, 0.0, 0.0
 
-    def count(self, work: BlockWork | None, step_time_s: float, waited_s: float) -> None:
-        """A step, and the block it began, if it began one."""
+    def count(self, work: BlockWork | None, step_time_s: float, waited_s: float, fetch_s: float) -> None:
+        """A step, and the block it began, if it began one.
+
+        Args:
+            work: of that block.
+            step_time_s: seconds of the whole step.
+            waited_s: its seconds until all ranks had their records.
+            fetch_s: its seconds until this rank had its own.
+        """
         self._steps += 1
         self._elapsed_s += step_time_s
         self._waited_s += waited_s
+        self._fetch_s += fetch_s
         if work is None:
             return
         self._makers.add(work.maker)
@@ -33,8 +41,8 @@ class StreamClock:
 
         None when no block was begun.
         """
-        gathered = context.gathered((self._sums, self._makers))
-        sums = {name: sum(rank[name] for rank, _ in gathered) for name in self._sums}
+        gathered = context.gathered((self._sums, self._makers, self._fetch_s))
+        sums = {name: sum(rank[name] for rank, _, _ in gathered) for name in self._sums}
         if not sums["images"]:
             return None
         return {
@@ -42,7 +50,8 @@ class StreamClock:
             "workers": context.world_size,
             "elapsed_s": self._elapsed_s,
             "waited_s": self._waited_s,
+            "fetch_s": max(fetch_s for _, _, fetch_s in gathered),
             **{name: sums[name] for name in ("read_s", "decode_s", "augment_s")},
-            "makers": len(set().union(*(makers for _, makers in gathered))),
+            "makers": len(set().union(*(makers for _, makers, _ in gathered))),
             "shorter_side_px": sums["sides_px"] / sums["images"],
         }

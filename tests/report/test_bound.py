@@ -10,7 +10,7 @@ from syn2co_ray.report.bound import StreamMeasured, StreamResources, bound_of
 
 # 100 s, 41 of them without images; two actors at work for 98 s each, most of it decoding.
 MEASURED = StreamMeasured(
-    steps=500, workers=4, elapsed_s=100, waited_s=41, read_s=30, decode_s=140, augment_s=56, makers=2, shorter_side_px=375
+    steps=500, workers=4, elapsed_s=100, waited_s=41, fetch_s=40, read_s=30, decode_s=140, augment_s=56, makers=2, shorter_side_px=375
 )  # fmt: skip
 THERE = StreamResources(
     placement="actors", actors_max=2, cpus_each=1, gpus_each=0, threads_each=1, readers_max=2, reader_cpus_each=0.5,
@@ -40,6 +40,7 @@ def test_the_example_in_words():
     [
         ({"waited_s": 4.9}, "model"),
         ({"waited_s": 5.0}, "decoding"),
+        ({"fetch_s": 4.9}, "other workers"),
         ({"decode_s": 98, "augment_s": 98}, "decoding and augmentation"),
         ({"decode_s": 40, "augment_s": 156}, "augmentation"),
         ({"read_s": 199}, "reading"),
@@ -54,8 +55,11 @@ def test_the_busiest_stage_is_named_if_it_is_nearly_always_busy(changes, stage):
 
 def test_each_stage_says_what_would_lift_it():
     assert text_of(waited_s=1) == "data wait 1 %: bound by the model"
+    assert "workers that wait for one another (3 % for images)" in text_of(fetch_s=3)
     reading = text_of(read_s=199)
-    assert "bound by reading (read tasks 100 % busy, 2 fit at once): add 1 CPUs for 2 more read tasks" in reading
+    assert (
+        "bound by reading (read tasks 100 % busy, 2 fit at once): add 1 CPUs for 2 more read tasks" in reading
+    )
     assert "object_store.cache" in reading
     transfer = text_of(decode_s=50, augment_s=20)
     assert "readers were 15 % and makers of views 35 % busy" in transfer
@@ -71,7 +75,7 @@ def test_workers_that_make_their_own_views_are_told_to_take_more_cpus():
     text = text_of(there=own, makers=4, decode_s=800, augment_s=370)
     assert "3 threads in each of 4 workers 98 % busy" in text
     # 1170 s of work in 59 s: 20 threads, 5 in each worker.
-    assert "give each worker 6 CPUs (train.workers.cpus_each), so that 5 threads make views" in text
+    assert "give each worker 6 CPUs (train.workers.cpus_each), for 5 threads of views" in text
     assert "augment.placement: actors" in text
 
 

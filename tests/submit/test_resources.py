@@ -35,7 +35,9 @@ def test_what_cannot_be_scheduled_is_refused_with_the_sum_and_what_to_do(cpus, g
 
 
 def test_workers_that_make_their_own_views_leave_no_actor_to_count():
-    job = tiny_job(Path("x"), *POOLS, "augment.placement=trainer", "train.workers={min: 1, max: 4, cpus_each: 2}")
+    job = tiny_job(
+        Path("x"), *POOLS, "augment.placement=trainer", "train.workers={min: 1, max: 4, cpus_each: 2}"
+    )
     asked = asked_resources(job, 2)
     assert (asked.cpus, asked.gpus) == (2 * 2 + 0.5, 0)
     assert room_for_workers(job).cpus_beside == 0.5
@@ -60,7 +62,12 @@ def test_fractions_of_gpus_are_budgeted_together(workers, actors, node_gpus, cho
 @pytest.mark.parametrize(
     ("workers", "actors", "node_gpus", "says"),
     [
-        ("{min: 4, max: 4, gpus_each: 1}", "{min: 4, max: 4, gpus_each: 0.25}", [4], "ask for 8.5 CPUs and 5 GPUs"),
+        (
+            "{min: 4, max: 4, gpus_each: 1}",
+            "{min: 4, max: 4, gpus_each: 0.25}",
+            [4],
+            "ask for 8.5 CPUs and 5 GPUs",
+        ),
         ("{min: 2, max: 2, gpus_each: 0.6}", "{min: 3, max: 3, gpus_each: 0.6}", [3], "which need 5 GPUs"),
         ("{min: 1, max: 1, gpus_each: 2}", "1", [1, 1], "2 GPUs (1 + 1 on its nodes)"),
     ],

@@ -56,7 +56,12 @@ def test_workers_train_on_what_actors_would_have_made_bit_for_bit(digits: Path, 
     assert len(found) == len(expected) > 8
     assert any(step.quarantined for step in found)
     for ours, theirs in zip(found, expected, strict=True):
-        assert (ours.step, ours.epoch, ours.keys, ours.labels) == (theirs.step, theirs.epoch, theirs.keys, theirs.labels)
+        assert (ours.step, ours.epoch, ours.keys, ours.labels) == (
+            theirs.step,
+            theirs.epoch,
+            theirs.keys,
+            theirs.labels,
+        )
         assert ours.quarantined == theirs.quarantined
         for views, same in zip(ours.views, theirs.views, strict=True):
             np.testing.assert_array_equal(views, same)

@@ -36,7 +36,7 @@ def gpus_can_be_given(train: TrainSpec, augment: AugmentSpec) -> Iterator[Fault]
     if workers.max > 1 and 0 < workers.gpus_each <= 0.5:
         yield Fault(
             "train.workers.gpus_each",
-            f"{workers.gpus_each:g} with up to {workers.max} workers: two could share a GPU, which NCCL refuses",
+            f"{workers.gpus_each:g} with {workers.max} workers: two could share a GPU, which NCCL refuses",
             "more than 0.5, or 0",
             "use 0.75 and leave 0.25 to an augmentation actor, or 1 worker",
         )
