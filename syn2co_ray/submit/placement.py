@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-DECODE_S_PER_BYTE = 0.78e-3 / 53_300
-"""JPEGs of 500 x 375 pixels; other sizes in proportion to their bytes."""
+DECODE_FIXED_S, DECODE_S_PER_BYTE = 0.01e-3, 0.77e-3 / 53_300
+"""0.78 ms for JPEGs of 500 x 375 pixels; others in proportion to their bytes."""
 
 VIEW_FIXED_S, VIEW_S_PER_PIXEL = 0.2e-3, 0.35e-3 / 224**2
 """OpenCV backend: 0.55 ms for a view of 224 pixels; with decoding and two of them 530 images a CPU second."""
@@ -57,9 +57,14 @@ class Situation:
         return max(0.0, self.gpus - self.workers * self.worker_gpus_each)
 
     @property
+    def cpus_of_trainers(self) -> float:
+        """That would make views in all workers together; without GPUs the steps want them too."""
+        return self.workers * self.threads_each * min(1.0, self.worker_cpus_each)
+
+    @property
     def decode_s(self) -> float:
         """CPU seconds to decode an image."""
-        return self.image_bytes * DECODE_S_PER_BYTE
+        return DECODE_FIXED_S + self.image_bytes * DECODE_S_PER_BYTE
 
     @property
     def views_s(self) -> float:
@@ -82,17 +87,14 @@ class Advice:
 def advise(there: Situation) -> Advice:
     """The placement for this situation, by what is left beside the workers."""
     place, why = _chosen(there)
-    if place == "trainer":
-        threads = there.workers * there.threads_each
-    else:
-        threads = max(1, int(there.cpus_left))
-    return Advice(place, why, images_per_s(there, place, threads))
+    cpus = there.cpus_of_trainers if place == "trainer" else int(there.cpus_left)
+    return Advice(place, why, images_per_s(there, place, cpus))
 
 
-def images_per_s(there: Situation, place: Place, threads: float) -> float:
+def images_per_s(there: Situation, place: Place, cpus: float) -> float:
     """What so many CPUs can feed at most when views are made there."""
     on_gpu = place == "actors with GPU fractions" or (place == "trainer" and there.worker_gpus_each > 0)
-    return threads / (there.decode_s + (0.0 if on_gpu else there.views_s))
+    return cpus / (there.decode_s + (0.0 if on_gpu else there.views_s))
 
 
 def _chosen(there: Situation) -> tuple[Place, str]:
@@ -100,7 +102,7 @@ def _chosen(there: Situation) -> tuple[Place, str]:
     if there.worker_gpus_each == 0:
         if there.cpus_left >= 1:
             return "actors on CPUs", left
-        return "trainer", f"{left}: actors would only take turns with the workers, and views cross the store"
+        return "trainer", f"{left}; views take turns with the steps wherever they are made"
     per_gpu = there.cpus_left / (there.workers * there.worker_gpus_each)
     left += f", {per_gpu:.1f} for each GPU that trains"
     if per_gpu >= CPUS_PER_GPU:

@@ -158,11 +158,11 @@ def _augmentation_lines(
     )
     place: Place
     if job.augment.placement == "trainer":
-        place, threads = "trainer", float(workers * there.threads_each)
+        place, cpus = "trainer", there.cpus_of_trainers
     else:
         place = "actors with GPU fractions" if actors.gpus_each else "actors on CPUs"
-        threads = actors.max * min(1.0, actors.cpus_each)
-    own, advised = images_per_s(there, place, threads), advise(there)
+        cpus = actors.max * min(1.0, actors.cpus_each)
+    own, advised = images_per_s(there, place, cpus), advise(there)
     step_ms = 1000 * job.train.images_per_step_global / own
     yield (
         f"augmentation: {place}, at most about {own:,.0f} images/s: steps shorter than {step_ms:,.0f} ms "

@@ -19,7 +19,8 @@ def test_one_cpu_makes_what_the_benchmark_measured():
     assert images_per_s(THERE, "actors on CPUs", 1) == pytest.approx(530, rel=0.01)
     assert images_per_s(THERE, "actors on CPUs", 4) == pytest.approx(2120, rel=0.01)
     small = replace(THERE, image_bytes=2000, view_sizes=(32, 32))
-    assert images_per_s(small, "actors on CPUs", 1) == pytest.approx(2260, rel=0.01)
+    assert images_per_s(small, "actors on CPUs", 1) == pytest.approx(2207, rel=0.01)
+    assert images_per_s(replace(THERE, image_bytes=0), "trainer", 1) == pytest.approx(1e5)
     local = replace(THERE, view_sizes=(224, 224, *[96] * 8))
     assert 200 < images_per_s(local, "actors on CPUs", 1) < 300
 
@@ -34,7 +35,11 @@ def test_one_cpu_makes_what_the_benchmark_measured():
         ({"cpus": 16.5, "gpus": 5}, "trainer", 12 * 1282),  # no CPU to decode on beside that GPU
         ({"gpus": 0, "worker_gpus_each": 0}, "actors on CPUs", 47 * 532),
         ({"gpus": 0, "worker_gpus_each": 0, "cpus": 17}, "trainer", 12 * 532),
-        ({"gpus": 0, "worker_gpus_each": 0, "cpus": 2}, "trainer", 12 * 532),
+        (
+            {"gpus": 0, "worker_gpus_each": 0, "cpus": 2, "worker_cpus_each": 0.5, "threads_each": 1},
+            "trainer",
+            2 * 532,
+        ),
     ],
 )
 def test_advice_goes_by_what_is_left_beside_the_workers(changes, place, rate):

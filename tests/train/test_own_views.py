@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Iterator
@@ -13,7 +14,13 @@ import pyarrow as pa
 import pytest
 
 from syn2co_ray.augment.actor import ViewActor, actor_arguments
-from syn2co_ray.data.stream import StepRecords, blocks_of_window, steps_of_blocks
+from syn2co_ray.data.stream import (
+    StepRecords,
+    blocks_of_window,
+    rank_streams,
+    steps_of_blocks,
+    window_dataset,
+)
 from syn2co_ray.spec.errors import DataError
 from syn2co_ray.submit.prepare import PreparedRun
 from syn2co_ray.train.feed import view_stage
@@ -65,6 +72,25 @@ def test_workers_train_on_what_actors_would_have_made_bit_for_bit(digits: Path, 
         assert ours.quarantined == theirs.quarantined
         for views, same in zip(ours.views, theirs.views, strict=True):
             np.testing.assert_array_equal(views, same)
+
+
+@pytest.mark.ray
+def test_ray_delivers_encoded_blocks_in_plan_order_and_they_become_the_same_views(
+    ray_cluster: Any, digits: Path
+) -> None:
+    import ray
+
+    expected = steps_by_actor(prepared(digits, *SPOILT))
+    run = prepared(digits, *SPOILT, *TRAINER)
+    (stream,) = rank_streams(
+        window_dataset(run.plan, 0), ray.put(run.stream), first_step=0, world_size=1, reader_cpus_each=0.5, views=None
+    )  # fmt: skip
+    encoded = stream.iter_batches(batch_size=1, batch_format="pyarrow")
+    found = steps_of_blocks(OwnViews(run.job, [run.stream], "cpu")(iter(encoded)), 0, 0)
+    for ours, theirs in zip(itertools.islice(found, len(expected)), expected, strict=True):
+        assert (ours.step, ours.keys) == (theirs.step, theirs.keys)
+        np.testing.assert_array_equal(ours.views[0], theirs.views[0])
+        assert theirs.work is None or ours.work.read_s > 0
 
 
 def test_no_actors_are_started(digits: Path) -> None:
