@@ -16,13 +16,14 @@ class ViewMaker:
     """Makes views that depend on (seed, epoch, key, repeat) and the image, and on nothing else."""
 
     def __init__(self, spec: AugmentSpec, seed: int, device: str | None = None) -> None:
-        """Build for one actor.
+        """Build for one actor or training worker.
 
         Args:
             spec: the job's `augment` section.
             seed: seed of the run.
             device: torch device of the torch backend; the GPU that is visible, else the CPU, when
-                left out. The opencv backend has no device.
+                left out. The opencv backend has no device. A training worker that makes its own views
+                always says on which device it trains.
         """
         self.recipes = resolve_recipe(spec)
         numbered = enumerate(self.recipes)
@@ -33,7 +34,7 @@ class ViewMaker:
         self.seed = seed
         self.backend = spec.backend
         if spec.backend == "auto":
-            self.backend = "torch" if spec.actors.gpus_each > 0 else "opencv"
+            self.backend = "torch" if _has_gpu(spec, device) else "opencv"
         self.device = (device or _default_device()) if self.backend == "torch" else None
 
     def __call__(
@@ -96,6 +97,12 @@ class ViewMaker:
             repeat=repeat,
             view=view,
         )
+
+
+def _has_gpu(spec: AugmentSpec, device: str | None) -> bool:
+    if spec.placement == "trainer":
+        return device is not None and device.startswith("cuda")
+    return spec.actors.gpus_each > 0
 
 
 def _default_device() -> str:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import functools
 import json
+import time
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ import pyarrow as pa
 import ray
 import ray.data
 
+from ..spec.base import Pool
 from ..spec.errors import DataError, Syn2coError, error_from_json, error_to_json
 from ..spec.source import ObjectStoreSpec
 from .index import SourceIndex, read_fragments
@@ -52,11 +54,13 @@ BLOCK_SCHEMA = pa.schema(
         ("source", pa.list_(pa.int64())),
         ("label", pa.list_(pa.string())),
         ("repeat", pa.list_(pa.int64())),
+        ("read_s", pa.float64()),
         ("error", pa.string()),
     ]
 )
 """What leaves a read task: one row a block, lists of steps * images_per_rank records in plan order.
 
+`read_s` is the block's part of the seconds that reading its window took.
 `error` is null, or says why there are none: Ray Data keeps only a traceback of what its workers raise, so
 our own errors travel as data and are raised where the blocks are consumed."""
 
@@ -116,7 +120,9 @@ def _records_read(stream: Stream, window: WindowPlan) -> pa.Table:
 
 def blocks_of_window(stream: Stream, number: int, world_size: int, first_step: int) -> Iterator[pa.Table]:
     """One-row tables (BLOCK_SCHEMA) of a window, from `first_step` on: chunk by chunk, rank by rank."""
+    started = time.perf_counter()
     window, table = read_window(stream, number)
+    read_s = time.perf_counter() - started
     per_step, per_rank = stream.plan.images_per_step_global, stream.images_per_rank(world_size)
     steps_per_block = stream.steps_per_block(world_size)
     columns = {name: table[name].combine_chunks() for name in ("key", "image", "source", "label", "repeat")}
@@ -133,6 +139,7 @@ def blocks_of_window(stream: Stream, number: int, world_size: int, first_step: i
                     "steps": [len(steps)],
                     "rank": [rank],
                     **{name: pa.array([values.to_pylist()]) for name, values in chosen.items()},
+                    "read_s": [read_s * len(steps) / (window.steps - skipped) / world_size],
                     "error": [None],
                 },
                 schema=BLOCK_SCHEMA,
@@ -173,6 +180,21 @@ def configure_context(context: ray.data.DataContext) -> None:
     context.print_on_execution_start = False
 
 
+@dataclass(frozen=True)
+class ViewStage:
+    """The stage of the stream that makes views.
+
+    Attributes:
+        actor: class whose instances turn a block of records into a block of views.
+        arguments: its constructor's keyword arguments.
+        pool: how many such actors, and what each asks for.
+    """
+
+    actor: type
+    arguments: dict[str, Any]
+    pool: Pool
+
+
 def rank_streams(
     windows: ray.data.Dataset,
     stream_ref: Any,
@@ -180,9 +202,7 @@ def rank_streams(
     first_step: int,
     world_size: int,
     reader_cpus_each: float,
-    view_actor: type,
-    view_actor_arguments: dict[str, Any],
-    pool: Any,
+    views: ViewStage | None,
 ) -> list[ray.data.DataIterator]:
     """Read, make views, and deal the blocks out to the ranks.
 
@@ -192,31 +212,32 @@ def rank_streams(
         first_step: global step to start at.
         world_size: number of ranks; must divide the global batch.
         reader_cpus_each: logical CPUs of a read task.
-        view_actor: class whose instances turn a block of records into a block of views.
-        view_actor_arguments: its constructor's keyword arguments.
-        pool: `spec.base.Pool`, how many such actors and what each asks for.
+        views: who makes views; None leaves the blocks as read (BLOCK_SCHEMA), for ranks that make their own.
 
     Returns:
         One iterator a rank, each a row a block.
     """
     # Equal resources would let Ray fuse reading into the actors, and windows would be read in turn.
     # A little less, never more: the job was planned to fit the cluster to the last CPU.
-    reader_cpus = reader_cpus_each * (0.999 if reader_cpus_each == pool.cpus_each else 1.0)
+    equal = views is not None and reader_cpus_each == views.pool.cpus_each
+    reader_cpus = reader_cpus_each * (0.999 if equal else 1.0)
     blocks = windows.map_batches(
         _read_blocks,
         batch_size=1,
         batch_format="pyarrow",
         fn_kwargs={"boxed": [stream_ref], "world_size": world_size, "first_step": first_step},
         num_cpus=reader_cpus,
-    ).map_batches(
-        view_actor,
-        fn_constructor_kwargs=view_actor_arguments,
-        batch_size=1,
-        batch_format="pyarrow",
-        compute=ray.data.ActorPoolStrategy(min_size=pool.min, max_size=pool.max),
-        num_cpus=pool.cpus_each,
-        num_gpus=pool.gpus_each,
     )
+    if views is not None:
+        blocks = blocks.map_batches(
+            views.actor,
+            fn_constructor_kwargs=views.arguments,
+            batch_size=1,
+            batch_format="pyarrow",
+            compute=ray.data.ActorPoolStrategy(min_size=views.pool.min, max_size=views.pool.max),
+            num_cpus=views.pool.cpus_each,
+            num_gpus=views.pool.gpus_each,
+        )
     configure_context(blocks.context)
     return blocks.streaming_split(world_size, equal=True)
 
@@ -257,12 +278,31 @@ def views_columns(groups: int) -> list[str]:
 
 
 @dataclass(frozen=True)
+class BlockWork:
+    """What it took to make a block.
+
+    Attributes:
+        maker: who made its views; each actor or training worker has a name of its own.
+        images: records of the block.
+        read_s, decode_s, augment_s: wall seconds of one reader, and of one maker of views.
+        shorter_side_px: mean of the shorter sides of its decoded images.
+    """
+
+    maker: str
+    images: int
+    read_s: float
+    decode_s: float
+    augment_s: float
+    shorter_side_px: float
+
+
+@dataclass(frozen=True)
 class StepRecords:
     """What one rank trains on in one step.
 
     `views` is uint8 (images_per_rank, views, 3, H, W) for each size of views, `keys` the records' keys in
     row order, `sources` their source numbers, `labels` their classes or None, `quarantined` the records of
-    this step that were replaced (see `data.quarantine`).
+    this step that were replaced (see `data.quarantine`). The first step of a block has the block's `work`.
     """
 
     epoch: int
@@ -272,6 +312,7 @@ class StepRecords:
     sources: np.ndarray
     labels: list[str | None]
     quarantined: list[dict[str, Any]]
+    work: BlockWork | None = None
 
 
 def keys_digest(keys: list[str]) -> int:
@@ -303,6 +344,7 @@ def steps_of_blocks(blocks: Iterator[dict[str, Any]], rank: int, first_step: int
             )
         notes = json.loads(block["notes"][0])
         views = [block[name][0] for name in views_columns(notes["view_groups"])]
+        work = BlockWork(**notes["work"]) if "work" in notes else None
         per_step = len(notes["keys"]) // count
         for offset in range(count):
             rows = slice(offset * per_step, (offset + 1) * per_step)
@@ -314,5 +356,6 @@ def steps_of_blocks(blocks: Iterator[dict[str, Any]], rank: int, first_step: int
                 sources=np.asarray(notes["sources"][rows]),
                 labels=notes["labels"][rows],
                 quarantined=[q for q in notes["quarantined"] if rows.start <= q["row"] < rows.stop],
+                work=work if offset == 0 else None,
             )
         expected += count

@@ -100,6 +100,13 @@ class LiveTotal(Record):
     longest_wait_s: float
 
 
+class BoundRecord(Record):
+    """Which stage bounded the last start of a run (see `bound`)."""
+
+    stage: str
+    text: str
+
+
 class Results(Record):
     """How a run ended and what came out."""
 
@@ -113,6 +120,7 @@ class Results(Record):
     checkpoint_share: float | None = None
     starts: list[Start] = []
     live: LiveTotal | None = None
+    bound: BoundRecord | None = None
     wall_s: float | None = None
     startup_s: dict[str, float] = {}
     """Seconds before the first step, by what they went into."""

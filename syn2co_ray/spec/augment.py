@@ -43,6 +43,10 @@ class AugmentSpec(Section):
     solarise_probability: tuple[Probability, Probability] | None = Field(default=None, strict=False)
     """Chance that bright pixels are inverted, in view 1 and in view 2."""
     backend: Literal["auto", "opencv", "torch"] = "auto"
-    """opencv: uint8 on CPU; torch: batches on a device; auto: torch when actors have GPUs."""
+    """opencv: uint8 on CPU; torch: batches on a device; auto: torch where views are made with a GPU."""
+    placement: Literal["actors", "trainer"] = Field(default="actors", json_schema_extra=EXECUTION_ONLY)
+    """Who decodes and makes views: actors, on any CPUs or GPUs of the cluster; or each training worker for
+    itself, beside its step, on its device and all its CPUs (`train.workers.cpus_each`) but one. Same draws,
+    and with the same backend the same pixels."""
     actors: PoolOrCount = Field(default=Pool(min=1, max=1), json_schema_extra=EXECUTION_ONLY)
-    """Augmentation actors: decode and make views."""
+    """Augmentation actors: decode and make views. None are started with `placement: trainer`."""

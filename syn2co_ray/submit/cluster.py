@@ -14,9 +14,17 @@ class Cluster:
     """What a connected cluster can give."""
 
     cpus: float
-    gpus: float
-    nodes: int
+    node_gpus: tuple[float, ...]
+    """GPUs of each node."""
     is_local: bool
+
+    @property
+    def gpus(self) -> float:
+        return sum(self.node_gpus)
+
+    @property
+    def nodes(self) -> int:
+        return len(self.node_gpus)
 
 
 @contextlib.contextmanager
@@ -47,11 +55,10 @@ def connected(*, debug: bool = False) -> Iterator[Cluster]:
         for name in ("ray", "ray.data", "ray.train", "ray.tune"):
             logging.getLogger(name).setLevel(logging.ERROR)
     try:
-        resources = ray.cluster_resources()
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         yield Cluster(
-            resources.get("CPU", 0.0),
-            resources.get("GPU", 0.0),
-            len(ray.nodes()),
+            sum(node.get("CPU", 0.0) for node in nodes),
+            tuple(node.get("GPU", 0.0) for node in nodes),
             not address,
         )
     finally:

@@ -21,7 +21,7 @@ from ..train.worker_task import WorkerTask
 def pretrain_worker(task: WorkerTask) -> dict[str, Any]:
     """Train, evaluate on the way and at the end; `task.extra` is `EvaluationSets` or None."""
     task.board.mark.remote("workers started", time.time())
-    stream = WorkerStream(task.board)
+    stream = WorkerStream(task)
 
     from ..evaluate.protocols import Evaluation
     from ..train.worker import run_worker
@@ -46,7 +46,7 @@ SAMPLES = 64
 def generator_worker(task: WorkerTask) -> dict[str, Any]:
     """Train a diffusion model; at the end publish it, and a picture of what it makes."""
     task.board.mark.remote("workers started", time.time())
-    stream = WorkerStream(task.board)
+    stream = WorkerStream(task)
 
     from ..train.worker import run_worker
 

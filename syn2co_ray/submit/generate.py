@@ -34,9 +34,11 @@ from ..generate.weights import digest_of, local_pipeline
 from ..spec.errors import ResourceError, RunInterrupted, error_from_json
 from ..spec.generate import GenerateSpec
 from ..storage import Store, delete_folder, exists, open_store, publish_bytes, read_bytes
+from ..train.room import gpus_fit
 from .cluster import Cluster, connected
 from .live import about_shards
 from .progress import Progress, duration
+from .resources import gpus_in_words
 from .stop_signals import StopSignals
 
 PLAIN_LINE_EVERY_S = 10.0
@@ -176,11 +178,12 @@ class _Done:
 
 def check_resources(job: GenerateSpec, cluster: Cluster) -> None:
     actors = job.actors
-    if actors.min * actors.cpus_each > cluster.cpus or actors.min * actors.gpus_each > cluster.gpus:
+    gpus = [actors.gpus_each] * actors.min
+    if actors.min * actors.cpus_each > cluster.cpus or not gpus_fit(cluster.node_gpus, gpus):
         raise ResourceError(
             "actors",
             f"{actors.min} actors of {actors.cpus_each:g} CPUs and {actors.gpus_each:g} GPUs",
-            f"what the cluster has: {cluster.cpus:g} CPUs, {cluster.gpus:g} GPUs",
+            f"what the cluster has: {cluster.cpus:g} CPUs, {gpus_in_words(cluster.node_gpus)}",
             "lower actors.min, cpus_each or gpus_each, or add nodes",
         )
 

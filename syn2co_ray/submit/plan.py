@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from rich.filesize import decimal
 
-from ..augment.recipes import view_bytes_per_image
+from ..augment.recipes import resolve_recipe, view_bytes_per_image
 from ..data.index import build_index
 from ..data.plan import Plan
 from ..generate.ledger import shards_of_run
@@ -19,8 +19,10 @@ from ..spec.live import LiveSpec
 from ..spec.rules import worker_counts_allowed
 from ..spec.source import ShareSchedule
 from ..storage import list_files, open_store
+from ..train.room import view_threads
 from .cluster import Cluster, connected
 from .generate import check_resources
+from .placement import Place, Situation, advise, images_per_s
 from .prepare import make_plan
 from .resources import choose_workers
 
@@ -73,13 +75,19 @@ def _generate_lines(job: GenerateSpec, cluster: Cluster) -> Iterator[str]:
 
 
 def _training_lines(job: TrainingSpec, cluster: Cluster, made_before: list[str]) -> Iterator[str]:
-    asked = choose_workers(job, cluster.cpus, cluster.gpus)
+    asked = choose_workers(job, cluster.cpus, cluster.node_gpus)
     yield (
         f"asked: {asked.cpus:g} CPUs, {asked.gpus:g} GPUs for {asked.workers} workers, "
-        f"{job.augment.actors.min} to {job.augment.actors.max} augmentation actors, readers; "
+        f"{_view_makers(job)}, readers; "
         f"worker counts allowed: {', '.join(map(str, worker_counts_allowed(job.train)))}"
     )
-    yield from _data_lines(job, asked.workers, made_before)
+    yield from _data_lines(job, asked.workers, cluster, made_before)
+
+
+def _view_makers(job: TrainingSpec) -> str:
+    if job.augment.placement == "trainer":
+        return "which make their own views"
+    return f"{job.augment.actors.min} to {job.augment.actors.max} augmentation actors"
 
 
 def _live_lines(live: LiveSpec, plan: Plan) -> Iterator[str]:
@@ -92,7 +100,7 @@ def _live_lines(live: LiveSpec, plan: Plan) -> Iterator[str]:
     )
 
 
-def _data_lines(job: TrainingSpec, workers: int, made_before: list[str]) -> Iterator[str]:
+def _data_lines(job: TrainingSpec, workers: int, cluster: Cluster, made_before: list[str]) -> Iterator[str]:
     try:
         indexes = tuple(build_index(source, job.object_store) for source in job.data.train)
     except StorageError:
@@ -127,8 +135,41 @@ def _data_lines(job: TrainingSpec, workers: int, made_before: list[str]) -> Iter
         f"windows: {plan.total_windows:,} of {plan.steps_per_window} steps "
         f"({window_images:,} images, about {decimal(int(window_images * mean_bytes))} in a read task)"
     )
-    view_bytes = view_bytes_per_image(job.augment)
+    read, views = images * mean_bytes, images * view_bytes_per_image(job.augment)
+    through_store = f"{decimal(views)} of views" if job.augment.placement == "actors" else "the same"
+    yield f"bytes: {decimal(int(read))} read an epoch, {through_store} through the object store"
+    yield from _augmentation_lines(job, workers, cluster, mean_bytes)
+
+
+def _augmentation_lines(
+    job: TrainingSpec, workers: int, cluster: Cluster, image_bytes: float
+) -> Iterator[str]:
+    actors, pool = job.augment.actors, job.train.workers
+    there = Situation(
+        cpus=cluster.cpus,
+        gpus=cluster.gpus,
+        workers=workers,
+        worker_cpus_each=pool.cpus_each,
+        worker_gpus_each=pool.gpus_each,
+        reader_cpus_each=job.data.reader_cpus_each,
+        threads_each=view_threads(pool.cpus_each),
+        image_bytes=image_bytes,
+        view_sizes=[view.image_size for view in resolve_recipe(job.augment)],
+    )
+    place: Place
+    if job.augment.placement == "trainer":
+        place, cpus = "trainer", there.cpus_of_trainers
+    else:
+        place = "actors with GPU fractions" if actors.gpus_each else "actors on CPUs"
+        cpus = actors.max * min(1.0, actors.cpus_each)
+    own, advised = images_per_s(there, place, cpus), advise(there)
+    step_ms = 1000 * job.train.images_per_step_global / own
     yield (
-        f"bytes: {decimal(int(images * mean_bytes))} read an epoch, "
-        f"{decimal(images * view_bytes)} of views through the object store"
+        f"augmentation: {place}, at most about {own:,.0f} images/s: steps shorter than {step_ms:,.0f} ms "
+        f"would wait (an estimate from {decimal(int(image_bytes))} an image, the views' pixels, and "
+        "bench_augment's figures for one core of an AMD EPYC)"
+    )
+    yield (
+        f"augmentation: {advised.place} advised, at most about {advised.images_per_s:,.0f} images/s: "
+        f"{advised.why}"
     )

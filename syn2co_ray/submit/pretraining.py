@@ -6,9 +6,11 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
-from ..spec.job import TrainGeneratorSpec
+from ..report.bound import StreamMeasured, bound_of
+from ..spec.job import TrainGeneratorSpec, TrainingSpec
 from ..storage import publish_bytes
 from ..storage.run_layout import RESULTS_FILE, VIEWS_FILE
 from ..train.pretrain import PretrainRun
@@ -16,7 +18,7 @@ from .entry import generator_worker, pretrain_worker
 from .live import LiveSource
 from .prepare import PreparedRun
 from .progress import Progress, duration, live_line
-from .resources import room_for_workers
+from .resources import room_for_workers, stream_resources
 from .sheet import first_views
 from .starts import start_line, told_starts
 
@@ -56,6 +58,7 @@ def train(
             progress.log(note)
         marks.update(seen["marks"])
         results = _results(answer, time.time() - started, marks, told_starts(seen["starts"]))
+        results["bound"] = _bound(prepared.job, answer["outcome"]["stream"])
         if live is not None:
             results["live"] = live.look()
             live.leave_picture(prepared.run.store)
@@ -114,6 +117,17 @@ def _results(
     }
 
 
+def _bound(job: TrainingSpec, stream: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Which stage bounded the last start, for results.json; None where too little was measured."""
+    if stream is None:
+        return None
+    import ray
+
+    measured = StreamMeasured(**stream)
+    verdict = bound_of(measured, stream_resources(job, measured, ray.cluster_resources().get("CPU", 0.0)))
+    return None if verdict is None else {**asdict(verdict), "measured": stream}
+
+
 def _startup(marks: dict[str, float]) -> dict[str, float]:
     """Seconds of each stage from the command until it trains, in the order they ended."""
     ordered = sorted(marks.items(), key=lambda mark: mark[1])
@@ -134,6 +148,9 @@ def present(prepared: PreparedRun, results: dict[str, Any], progress: Progress) 
         f"ready to train {results['startup_s']['total']:.0f} s after the command, "
         f"{duration(results['wall_s'])} in all"
     )
+    if results.get("bound"):
+        since = " since the last start" if results["resumed_from_steps"] else ""
+        progress.log(f"what bounds it{since}: {results['bound']['text']}")
     if "live" in results:
         progress.log(live_line(results["live"]))
     for start in results.get("starts", ()):

@@ -91,7 +91,7 @@ def run_job(
         with connected(debug=debug) as cluster:
             stop.listen()
             marks["ray started"] = time.time()
-            workers = choose_workers(job, cluster.cpus, cluster.gpus).workers
+            workers = choose_workers(job, cluster.cpus, cluster.node_gpus).workers
             prepared = preparing.result()
             from .pretraining import present, train
 

@@ -8,8 +8,8 @@ import ray
 import ray.data
 import ray.train
 
-from ..augment.actor import ViewActor
-from ..data.stream import rank_streams, window_dataset
+from ..augment.actor import ViewActor, actor_arguments
+from ..data.stream import ViewStage, rank_streams, window_dataset
 from ..spec.identity import spec_hash
 from ..spec.job import TrainingSpec
 from .checkpoint_files import newest_whole
@@ -49,13 +49,13 @@ class PlanFeed(ray.train.DataConfig):
             first_step=ray.get(self.board.position.remote()),
             world_size=world_size,
             reader_cpus_each=job.data.reader_cpus_each,
-            view_actor=ViewActor,
-            view_actor_arguments={
-                "boxed": self.boxed,
-                "augment": job.augment,
-                "seed": job.seed,
-                "image_pixels_max": job.data.image_pixels_max,
-            },
-            pool=job.augment.actors,
+            views=view_stage(job, self.boxed),
         )
         return [{"train": stream} for stream in streams]
+
+
+def view_stage(job: TrainingSpec, boxed: list[Any]) -> ViewStage | None:
+    """The actors that make views; None where the workers make their own."""
+    if job.augment.placement == "trainer":
+        return None
+    return ViewStage(ViewActor, actor_arguments(job, boxed), job.augment.actors)

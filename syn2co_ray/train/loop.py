@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from ..data.quarantine import MIN_IMAGES_BEFORE_STOPPING
-from ..data.stream import StepRecords, keys_digest
+from ..data.stream import BlockWork, StepRecords, keys_digest
 from ..methods import Method
 from ..methods.embedding_stats import SPREAD_MIN
 from ..spec.errors import DataError, Syn2coError, TrainingError
@@ -26,6 +26,7 @@ from .checkpoint import load_newest, save_checkpoint
 from .context import TrainContext
 from .run_folder import RunFolder
 from .start import start_from
+from .stream_clock import StreamClock
 from .trainer import StepOutcome, StepTrainer
 from .uploads import Uploads
 from .wish import Wish
@@ -55,6 +56,8 @@ class LoopOutcome:
     resumed_from_steps: list[int]
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    stream: dict[str, Any] | None = None
+    """Seconds of the stages of the stream in this start (see `StreamClock.over_all`)."""
 
 
 class TrainLoop:
@@ -83,6 +86,7 @@ class TrainLoop:
         self._collapsed_looks = 0
         # Over all starts of the run, without the first step of each: it waits for the stream to fill.
         self.clock = {"steps": 0.0, "busy_s": 0.0, "waited_s": 0.0, "checkpoint_s": 0.0}
+        self._stream_clock, self._fetched_s = StreamClock(), 0.0
         self._started = False
         self.uploads = Uploads()
         self.keys_digest = 0.0
@@ -119,7 +123,7 @@ class TrainLoop:
                 self.context.pause(self.step)
             outcome = self.trainer.train_step(batch)
             self.step += 1
-            self._after_step(outcome, time.perf_counter() - started, waited_s)
+            self._after_step(outcome, batch.work, time.perf_counter() - started, waited_s)
             if self.step % self.steps_per_epoch == 0:
                 self._after_epoch(self.step // self.steps_per_epoch)
             elif (
@@ -151,8 +155,10 @@ class TrainLoop:
     def _next_batch(self, records: Iterator[StepRecords]) -> tuple[StepRecords, Wish]:
         """This rank's next records, and what is wished for; all ranks agree, or all raise."""
         batch, failure = None, None
+        started = time.perf_counter()
         try:
             batch = next(records, None)
+            self._fetched_s = time.perf_counter() - started
             if batch is None:
                 raise DataError("data stream", f"ended before step {self.step}", "", "resume the run")
             if batch.step != self.step:
@@ -203,7 +209,9 @@ class TrainLoop:
                 f"see {self.run.store.child(QUARANTINE_FILE).uri}; mend the files or raise the share",
             )
 
-    def _after_step(self, outcome: StepOutcome, step_time_s: float, waited_s: float) -> None:
+    def _after_step(
+        self, outcome: StepOutcome, work: BlockWork | None, step_time_s: float, waited_s: float
+    ) -> None:
         if not outcome.skipped:
             self.skipped_in_a_row = 0
         else:
@@ -212,6 +220,7 @@ class TrainLoop:
             self.clock["steps"] += 1
             self.clock["busy_s"] += step_time_s
             self.clock["waited_s"] += waited_s
+            self._stream_clock.count(work, step_time_s, waited_s, self._fetched_s)
         self._started = True
         self._warn_of_collapse(outcome)
         if self.is_first:
@@ -331,4 +340,5 @@ class TrainLoop:
             self.resumed_from_steps,
             self.notes,
             self.warnings,
+            self._stream_clock.over_all(self.context),
         )

@@ -108,7 +108,12 @@ class PretrainRun:
             _unpacked(self.worker),
             train_loop_config={
                 "task": WorkerTask(
-                    self.job, self.run, self.stream.plan.steps_per_epoch, self.board, self.extra
+                    self.job,
+                    self.run,
+                    self.stream.plan.steps_per_epoch,
+                    self.board,
+                    [stream_ref],
+                    self.extra,
                 )
             },
             scaling_config=ray.train.ScalingConfig(

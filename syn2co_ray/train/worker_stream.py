@@ -12,6 +12,7 @@ import ray.train
 
 from ..data.stream import StepRecords, steps_of_blocks
 from ..spec.errors import DataError, Syn2coError
+from .worker_task import WorkerTask
 
 PREFETCHED_BLOCKS = 2
 
@@ -21,12 +22,14 @@ class WorkerStream:
     process loads torch and builds the model, which takes about as long.
     """
 
-    def __init__(self, board: Any) -> None:
-        self._board = board
+    def __init__(self, task: WorkerTask) -> None:
+        self._task, self._board = task, task.board
+        self._makes_views = task.job.augment.placement == "trainer"
         self._rank = ray.train.get_context().get_world_rank()
         shard = ray.train.get_dataset_shard("train")
+        batch_format = "pyarrow" if self._makes_views else "numpy"
         self._blocks = iter(
-            shard.iter_batches(batch_size=1, batch_format="numpy", prefetch_batches=PREFETCHED_BLOCKS)
+            shard.iter_batches(batch_size=1, batch_format=batch_format, prefetch_batches=PREFETCHED_BLOCKS)
         )
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="first-block")
         self._first: Future[Any] = self._pool.submit(self._fetch_first)
@@ -45,21 +48,29 @@ class WorkerStream:
                 "the same step",
                 "resume the run",
             )
-        yield from steps_of_blocks(self._own_errors(self._all_blocks()), self._rank, first_step)
+        blocks = self._own_errors(self._all_blocks())
+        if self._makes_views:
+            # Only now: by this time torch has been imported, and the device is known.
+            from ray.train.torch import get_device
+
+            from .own_views import OwnViews
+
+            blocks = OwnViews(self._task.job, self._task.boxed, str(get_device()))(blocks)
+        yield from steps_of_blocks(blocks, self._rank, first_step)
 
     def _fetch_first(self) -> Any:
         block = next(self._blocks, None)
         self._board.mark.remote("first block", time.time())
         return block
 
-    def _all_blocks(self) -> Iterator[dict[str, Any]]:
+    def _all_blocks(self) -> Iterator[Any]:
         first = self._first.result()
         self._pool.shutdown()
         if first is not None:
             yield first
             yield from self._blocks
 
-    def _own_errors(self, blocks: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    def _own_errors(self, blocks: Iterator[Any]) -> Iterator[Any]:
         """Blocks, with our own errors taken out of the wrappers Ray puts around them."""
         try:
             yield from blocks

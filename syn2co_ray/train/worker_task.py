@@ -17,5 +17,7 @@ class WorkerTask:
     run: RunFolder
     steps_per_epoch: int
     board: Any
+    boxed: list[Any]
+    """A reference to the run's `Stream`, in a box (see `data.stream.fetch_stream`)."""
     extra: Any = None
     """For the caller's worker function (such as the sets to evaluate on)."""

@@ -19,6 +19,7 @@ from syn2co_ray.data.prepare import run_prepare
 from syn2co_ray.data.stream import (
     BLOCK_SCHEMA,
     Stream,
+    ViewStage,
     blocks_of_window,
     rank_streams,
     read_window,
@@ -102,9 +103,7 @@ def streamed(stream: Stream, workers: int, actors: int, first_step: int = 0) -> 
         first_step=first_step,
         world_size=workers,
         reader_cpus_each=0.25,
-        view_actor=KeysOnly,
-        view_actor_arguments={},
-        pool=Pool(min=actors, max=actors, cpus_each=0.25),
+        views=ViewStage(KeysOnly, {}, Pool(min=actors, max=actors, cpus_each=0.25)),
     )
     found = ray.get([consume.remote(blocks, rank) for rank, blocks in enumerate(ranks)])
     for rank_steps in zip(*found, strict=True):

@@ -107,6 +107,7 @@ def test_a_run_stopped_by_ctrl_c_and_by_sigterm_resumes_with_another_worker_coun
     assert "data:image/png;base64," in page
     assert out.splitlines()[-1] == f"report: {run / 'report.html'}"
     assert "images/s, data wait" in out
+    assert f"what bounds it since the last start: {results['bound']['text']}" in out
 
     # As if the driver had died between the last checkpoint and the results: only they are made again.
     (run / "results.json").unlink()
@@ -167,6 +168,9 @@ def test_plan_shows_the_run_and_refuses_what_cannot_be_scheduled(tmp_path):
     assert "steps: 5 an epoch x 60 epochs = 300 of 32 images (16 a worker)" in shown.stdout
     assert "windows: 120 of 4 steps (128 images, about " in shown.stdout
     assert "245.8 kB of views through the object store" in shown.stdout
+    assert "augmentation: actors on CPUs, at most about " in shown.stdout
+    assert "images/s: steps shorter than " in shown.stdout
+    assert " advised, at most about " in shown.stdout
     assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").glob("*/checkpoints"))
 
     refused = plan(job, "train.workers={min: 32, max: 32, cpus_each: 64}")

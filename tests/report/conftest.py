@@ -117,6 +117,7 @@ RESULTS = {
     ],
     "images_per_s": 812.4,
     "data_wait_share": 0.048,
+    "bound": {"stage": "model", "data_wait_share": 0.048, "text": "data wait 5 %: bound by the model"},
     "wall_s": 274.3,
     "startup_s": {"ray": 6.1, "first window": 2.25},
     "quarantined": {"count": 1, "share": 0.0007},

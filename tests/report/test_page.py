@@ -59,6 +59,7 @@ def test_finished_run_page_shows_all_parts(finished):
         "linear top-1 % 96.39",
         "images / s 812",
         "waiting for data 4.8 %",
+        "what bounds it since the last start: data wait 5 %: bound by the model",
         "wall time 4 min 34 s",
         "steps 100 10 epochs",
         "trained encoder 94.17 93.06 96.39",

@@ -14,7 +14,7 @@ from .test_load import MINIMAL
 
 @pytest.mark.parametrize(
     "override",
-    ["train.workers=4", "augment.actors={min: 1, max: 9}", "storage=s3://b/runs", "train.checkpoint.keep=1",
+    ["train.workers=4", "augment.actors={min: 1, max: 9}", "augment.placement=trainer", "storage=s3://b/runs", "train.checkpoint.keep=1",
      "object_store.endpoint_url=http://127.0.0.1:1", "data.reader_cpus_each=2"],
 )  # fmt: skip
 def test_how_a_job_is_executed_does_not_change_its_identity(override):

@@ -55,7 +55,7 @@ def job_values(folder: Path) -> dict[str, Any]:
 def test_as_many_workers_fit_as_nodes_have_places_for(
     nodes: list[dict[str, float]], fitting: int | None
 ) -> None:
-    room = Room(counts=(1, 2, 4, 8), cpus_each=4.0, gpus_each=1.0, cpus_beside=2.0, gpus_beside=0.0)
+    room = Room(counts=(1, 2, 4, 8), cpus_each=4.0, gpus_each=1.0, cpus_beside=2.0)
     assert room.fitting(nodes) == fitting
 
 

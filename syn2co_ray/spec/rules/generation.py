@@ -15,6 +15,7 @@ from ..generate import ClassesSpec, GateSpec, PipelineSpec, PromptsSpec
 from ..generator_method import DdpmSpec, GeneratorMethodSpec, LoraSpec
 from ..source import SourceSpec
 from .registry import cross_field_faults, rule
+from .training import gpus_of_pool
 
 
 @rule
@@ -137,6 +138,7 @@ def duplicates_have_a_measure(gate: GateSpec) -> Iterator[Fault]:
 def generating_actors_are_a_range(actors: Pool) -> Iterator[Fault]:
     if actors.min > actors.max:
         yield Fault("actors", f"min {actors.min} is more than max {actors.max}", "min <= max", "swap them")
+    yield from gpus_of_pool("actors", actors)
 
 
 @rule

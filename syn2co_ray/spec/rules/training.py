@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 
 from ..augment import AugmentSpec
+from ..base import Pool
 from ..data import DataSpec
 from ..errors import Fault
 from ..evaluate import EvaluateSpec
@@ -25,6 +26,29 @@ def pools_are_ranges(train: TrainSpec, augment: AugmentSpec) -> Iterator[Fault]:
     for where, pool in (("train.workers", train.workers), ("augment.actors", augment.actors)):
         if pool.min > pool.max:
             yield Fault(where, f"min {pool.min} is more than max {pool.max}", "min <= max", "swap them")
+
+
+@rule
+def gpus_can_be_given(train: TrainSpec, augment: AugmentSpec) -> Iterator[Fault]:
+    yield from gpus_of_pool("train.workers", train.workers)
+    yield from gpus_of_pool("augment.actors", augment.actors)
+    workers = train.workers
+    if workers.max > 1 and 0 < workers.gpus_each <= 0.5:
+        yield Fault(
+            "train.workers.gpus_each",
+            f"{workers.gpus_each:g} with {workers.max} workers: two could share a GPU, which NCCL refuses",
+            "more than 0.5, or 0",
+            "use 0.75 and leave 0.25 to an augmentation actor, or 1 worker",
+        )
+
+
+def gpus_of_pool(where: str, pool: Pool) -> Iterator[Fault]:
+    """Ray gives a fraction of one GPU, or whole ones."""
+    if pool.gpus_each > 1 and pool.gpus_each != int(pool.gpus_each):
+        below, above = int(pool.gpus_each), int(pool.gpus_each) + 1
+        yield Fault(
+            f"{where}.gpus_each", f"{pool.gpus_each:g}", "whole numbers above 1", f"use {below} or {above}"
+        )
 
 
 @rule
