@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 from ..spec.errors import CheckpointError
 from ..storage import Store, delete, list_files, publish_bytes, read_bytes
@@ -28,8 +29,8 @@ _NAME = re.compile(r"step-(\d{9})/([^/]+)")
 def publish_checkpoint(run: Store, step: int, files: dict[str, bytes], keep: int) -> str:
     """Publish the files of a checkpoint, then drop all but the newest `keep` whole ones; returns its uri."""
     store = _folder(run, step)
-    for name, data in files.items():
-        publish_bytes(store, name, data)
+    with ThreadPoolExecutor(len(files)) as pool:
+        list(pool.map(lambda item: publish_bytes(store, *item), files.items()))
     manifest = {name: {"bytes": len(data), "sha256": _sha256(data)} for name, data in files.items()}
     publish_bytes(store, MANIFEST, json.dumps(manifest, indent=1).encode())
     for old in complete_steps(run)[:-keep]:
@@ -111,9 +112,11 @@ def _found(run: Store) -> dict[int, set[str]]:
 
 
 def _drop(run: Store, step: int) -> None:
+    store, names = _folder(run, step), _found(run)[step]
     # The manifest goes first: a half-deleted checkpoint must not look whole.
-    for name in sorted(_found(run)[step], key=lambda name: name != MANIFEST):
-        delete(_folder(run, step), name)
+    delete(store, MANIFEST)
+    with ThreadPoolExecutor(len(names)) as pool:
+        list(pool.map(lambda name: delete(store, name), names - {MANIFEST}))
 
 
 def _sha256(data: bytes) -> str:

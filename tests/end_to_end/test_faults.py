@@ -46,7 +46,7 @@ def long_job(folder: str) -> str:
     """The tiny job with 300 steps instead of 20, and checkpoints on the way."""
     return (
         TINY.format(folder=folder)
-        .replace("  epochs: 4\n", "  epochs: 60\n  checkpoint: {every_steps: 50}\n")
+        .replace("  epochs: 4\n", "  epochs: 60\n  checkpoint: {every_steps: 50, every_epochs: 60}\n")
         .replace("  linear: {epochs: 5}", "")
     )
 
@@ -56,16 +56,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[int, tuple[int
     """Digest of the keys and loss of each step, without Ray and without faults."""
     folder = tmp_path_factory.mktemp("undisturbed")
     loop = local_loop(prepared(folder, text=long_job(str(folder)).replace("{", "{{").replace("}", "}}")))
-    digests: dict[int, int] = {}
-    show = loop.context.show
-
-    def show_and_keep(row: dict[str, Any]) -> None:
-        show(row)
-        if "keys_digest" in row:
-            digests[row["step"]] = row["keys_digest"]
-
-    loop.context.show = show_and_keep
     loop.run_to_end()
+    digests: dict[int, int] = loop.digests  # type: ignore[attr-defined]
     return {step: (digests[step], loss) for step, loss in loop.losses.items()}  # type: ignore[attr-defined]
 
 

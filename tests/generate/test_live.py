@@ -99,6 +99,10 @@ def test_a_window_holds_the_same_records_after_an_actor_died_and_in_a_resumed_ru
     ):
         assert [records(stream, number) for number in range(WINDOWS)] == first
 
+    # A run that resumes at a window's border reads it before its first step says where training is.
+    with generating(job(tmp_path)) as (_, _, stream):
+        assert [records(stream, number) for number in range(3, WINDOWS)] == first[3:]
+
 
 @pytest.mark.ray
 def test_what_stops_the_generator_stops_training_with_its_own_words(ray_cluster: Any, tmp_path: Path) -> None:

@@ -77,9 +77,10 @@ def local_loop(
     change_views: Callable[[int, list[np.ndarray]], list[np.ndarray]] | None = None,
     keys_seen: Callable[[int, list[str]], None] | None = None,
 ) -> TrainLoop:
-    """A loop ready to run; its losses are in `loop.losses` afterwards."""
+    """A loop ready to run; each step's loss and digest of keys are in `loop.losses`, `loop.digests` then."""
     job = prepared.job
     losses: dict[int, float] = {}
+    digests: dict[int, int] = {}
 
     def records(first_step: int) -> Iterator[StepRecords]:
         for step in local_records(prepared.stream, job, rank, world_size, first_step):
@@ -96,10 +97,15 @@ def local_loop(
         keys_seen=keys_seen,
     )
     loop = TrainLoop(job, context, prepared.run, prepared.plan.steps_per_epoch)
-    context.show = lambda row: losses.update({row["step"]: row["loss"]}) if "loss" in row else None
+
+    def show(row: dict[str, Any]) -> None:
+        if "loss" in row:
+            losses[row["step"]], digests[row["step"]] = row["loss"], row["keys_digest"]
+
+    context.show = show
     stops = stop_before_step is not None
     context.wish = lambda: Wish.STOP if stops and loop.step >= stop_before_step else Wish.GO_ON
-    loop.losses = losses  # type: ignore[attr-defined]
+    loop.losses, loop.digests = losses, digests  # type: ignore[attr-defined]
     return loop
 
 

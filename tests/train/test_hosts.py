@@ -1,0 +1,100 @@
+"""Training over several hosts whose links are cut, and whose head dies."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ..hosts import missing
+from ..ray_hosts import RayHosts, wait_for
+from .test_elasticity import check_steps, job_values
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True)
+def _hosts_can_be_made() -> None:
+    if missing():
+        pytest.skip(f"needs {missing()} for network namespaces")
+
+
+def workers_of_newest(runs: Path) -> int:
+    """World size in the newest checkpoint, 0 before there is one."""
+    states = sorted(file.parent / "state.json" for file in runs.glob("*/checkpoints/*/MANIFEST.json"))
+    try:
+        return int(json.loads(states[-1].read_text())["world_size"]) if states else 0
+    except FileNotFoundError:  # an older one that was dropped meanwhile
+        return 0
+
+
+def finished(driver: subprocess.Popen[str], folder: Path) -> tuple[str, Path, dict[str, Any]]:
+    """Output, run folder and results of a run that ends well."""
+    out = driver.communicate(timeout=600)[0]
+    assert driver.returncode == 0, out
+    (run,) = (folder / "runs").glob("tiny-*")
+    return out, run, json.loads((run / "results.json").read_text())
+
+
+def test_a_host_cut_off_by_its_link_is_left_behind_and_taken_back(tmp_path: Path) -> None:
+    folder, file = tmp_path / "elastic", tmp_path / "job.yaml"
+    file.write_text(yaml.safe_dump(job_values(folder)))
+    with RayHosts(3) as hosts:
+        hosts.start_head(cpus=1)
+        for number in (2, 3):
+            hosts.start_node(number, cpus=1)
+        hosts.await_nodes(3)
+        driver = hosts.start_job(1, file)
+        wait_for(lambda: workers_of_newest(folder / "runs") == 2, 300)
+        hosts.cut(3)
+        wait_for(lambda: workers_of_newest(folder / "runs") == 1, 300)
+        hosts.join(3)
+        hosts.kill(3)  # what was cut off has given up, or will: it never comes back by itself
+        hosts.start_node(3, cpus=1)
+        _, run, results = finished(driver, folder)
+    assert [start["workers"] for start in results["starts"]] == [2, 1, 2]
+    assert results["starts"][2]["replayed_steps"] == 0
+    print(results["starts"])
+    check_steps(run, tmp_path / "straight")
+
+
+@pytest.fixture
+def redis() -> Iterator[str]:
+    """Address of a Redis server that the hosts can reach."""
+    if shutil.which("redis-server") is None:
+        pytest.skip("needs redis-server (Debian: redis-server)")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = f"redis-server --port {port} --bind 0.0.0.0 --protected-mode no --save --appendonly no".split()
+    words.insert(words.index("--save") + 1, "")
+    server = subprocess.Popen(words, stdout=subprocess.DEVNULL)
+    yield f"10.77.0.254:{port}"
+    server.kill()
+    server.wait()
+
+
+def test_a_head_that_dies_and_comes_back_costs_nothing(tmp_path: Path, redis: str) -> None:
+    values = job_values(tmp_path / "head")
+    values["train"] |= {"workers": 1}
+    file = tmp_path / "job.yaml"
+    file.write_text(yaml.safe_dump(values))
+    runs = tmp_path / "head/runs"
+    with RayHosts(2, {"RAY_REDIS_ADDRESS": redis, "RAY_external_storage_namespace": "test"}) as hosts:
+        hosts.start_head(cpus=0)
+        hosts.start_node(2, cpus=2)
+        hosts.await_nodes(2, seen_from=2)
+        driver = hosts.start_job(2, file)
+        wait_for(lambda: workers_of_newest(runs) == 1, 300)
+        hosts.kill(1)
+        hosts.start_head(cpus=0)
+        out, run, results = finished(driver, tmp_path / "head")
+    print(out, results["starts"])
+    check_steps(run, tmp_path / "straight")
