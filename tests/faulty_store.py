@@ -34,7 +34,7 @@ defaults
   timeout server 300s
   timeout connect 5s
   option nolinger
-  http-reuse never
+  option httpclose
 frontend store
   bind 127.0.0.1:$port
   http-request set-var(txn.delay_ms) str(delay_ms),map($folder/faults,0)
@@ -79,7 +79,7 @@ class FaultyStore:
     folder: Path
     port: int
     direct: ObjectStore
-    _process: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    _process: subprocess.Popen[bytes] = field(init=False)
 
     def set(self, **faults: int) -> None:
         """Values of FAULTS, from the next request on."""
@@ -88,9 +88,9 @@ class FaultyStore:
             self._command(f"set map {self.folder}/faults {name} {value}")
 
     def heal(self) -> None:
-        """Turn all faults off, and start again if stopped."""
-        if not self._process:
-            self.start()
+        """Turn all faults off, and accept connections."""
+        self.thaw()
+        self.start()
         self.set(**dict.fromkeys(FAULTS, 0))
 
     def cut(self) -> None:
@@ -104,32 +104,39 @@ class FaultyStore:
 
     def stop(self) -> None:
         """Accept no connection any more, and end those there are."""
-        for process in self._process:
-            process.kill()
-            process.wait()
-        self._process.clear()
+        self._command("disable frontend store")
+        self.cut()
 
     def freeze(self) -> None:
         """Keep all connections, and answer nothing."""
-        self._process[0].send_signal(signal.SIGSTOP)
+        self._process.send_signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
         """Go on where `freeze` stopped."""
-        self._process[0].send_signal(signal.SIGCONT)
+        self._process.send_signal(signal.SIGCONT)
 
     def start(self) -> None:
-        """Accept connections (again)."""
+        """Accept connections again."""
+        self._command("enable frontend store")
+
+    def run(self) -> None:
+        """Start HAProxy and wait until it answers."""
         command = ["haproxy", "-f", str(self.folder / "haproxy.cfg"), "-db"]
         # The kernel ends it with us, so that a test run that is killed leaves nothing behind.
         with open(self.folder / "log", "ab") as log:
-            self._process.append(
-                subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *command], stdout=log, stderr=log)
+            self._process = subprocess.Popen(
+                ["setpriv", "--pdeathsig", "KILL", *command], stdout=log, stderr=log
             )
         until = time.monotonic() + 30
         while not self._answers():
-            if self._process[-1].poll() is not None or time.monotonic() > until:
+            if self._process.poll() is not None or time.monotonic() > until:
                 raise RuntimeError((self.folder / "log").read_text())
             time.sleep(0.02)
+
+    def end(self) -> None:
+        """Kill HAProxy."""
+        self._process.kill()
+        self._process.wait()
 
     def _answers(self) -> bool:
         with socket.socket() as probe:
@@ -162,8 +169,8 @@ def running_faulty_store(store: ObjectStore) -> Iterator[FaultyStore]:
     )
     faulty = FaultyStore(replace(store, endpoint_url=f"http://127.0.0.1:{port}"), folder, port, store)
     try:
-        faulty.start()
+        faulty.run()
         yield faulty
     finally:
-        faulty.stop()
+        faulty.end()
         shutil.rmtree(folder, ignore_errors=True)
