@@ -10,6 +10,8 @@ stall is what a checkpoint adds to the steps around it.
 Predicted before measuring: in the background a checkpoint costs the copy of the tensors (90 MB at 2 GB/s: 45 ms)
 and what its thread takes from the step, as both share the machine; waited for, SHA-256, serialisation and the
 upload come on top: 0.6 s to a store that takes 0.2 GB/s.
+
+Found, with the S3 server on the same two cores: 220 ms in the background, 1,172 ms waited for.
 """
 
 from __future__ import annotations
