@@ -36,7 +36,7 @@ defaults
   option nolinger
   option httpclose
 frontend store
-  bind 127.0.0.1:$port
+  bind $address:$port
   http-request set-var(txn.delay_ms) str(delay_ms),map($folder/faults,0)
   http-request lua.delay if { var(txn.delay_ms) -m int gt 0 }
   http-request set-var(txn.per_mille) str(slow_down_per_mille),map($folder/faults,0)
@@ -77,7 +77,7 @@ class FaultyStore:
 
     store: ObjectStore
     folder: Path
-    port: int
+    address: tuple[str, int]
     direct: ObjectStore
     _process: subprocess.Popen[bytes] = field(init=False)
 
@@ -140,7 +140,7 @@ class FaultyStore:
 
     def _answers(self) -> bool:
         with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+            return probe.connect_ex(self.address) == 0
 
     def _command(self, words: str) -> str:
         with socket.socket(socket.AF_UNIX) as control:
@@ -155,19 +155,21 @@ def missing_binaries() -> list[str]:
 
 
 @contextmanager
-def running_faulty_store(store: ObjectStore) -> Iterator[FaultyStore]:
-    """Start HAProxy in front of `store`, and stop it after the block."""
+def running_faulty_store(store: ObjectStore, address: str = "127.0.0.1") -> Iterator[FaultyStore]:
+    """Start HAProxy in front of `store`, on an address of this machine, and stop it after the block."""
     folder = Path(tempfile.mkdtemp(prefix="faults", dir="/tmp"))
     with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
+        free.bind((address, 0))
         port = int(free.getsockname()[1])
     (folder / "delay.lua").write_text(DELAY)
     (folder / "faults").write_text("".join(f"{name} 0\n" for name in FAULTS))
     target = urlsplit(store.endpoint_url).netloc
     (folder / "haproxy.cfg").write_text(
-        CONFIG.substitute(folder=folder, port=port, target=target, slow_down=SLOW_DOWN)
+        CONFIG.substitute(folder=folder, address=address, port=port, target=target, slow_down=SLOW_DOWN)
     )
-    faulty = FaultyStore(replace(store, endpoint_url=f"http://127.0.0.1:{port}"), folder, port, store)
+    faulty = FaultyStore(
+        replace(store, endpoint_url=f"http://{address}:{port}"), folder, (address, port), store
+    )
     try:
         faulty.run()
         yield faulty

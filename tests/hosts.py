@@ -37,7 +37,7 @@ class Hosts:
 
     def __enter__(self) -> Hosts:
         _ip(f"link add {BRIDGE} type bridge")
-        _ip(f"addr add {SUBNET}.254/24 dev {BRIDGE}")
+        _ip(f"addr add {self.gateway}/24 dev {BRIDGE}")
         _ip(f"link set {BRIDGE} up")
         for number in self._numbers:
             self._make(number)
@@ -50,6 +50,11 @@ class Hosts:
             shutil.rmtree(f"/etc/netns/{self._name(number)}")
         _ip(f"link del {BRIDGE}")
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    @property
+    def gateway(self) -> str:
+        """Address of this machine, as the hosts see it."""
+        return f"{SUBNET}.254"
 
     def address(self, number: int) -> str:
         return f"{SUBNET}.{number}"
@@ -110,7 +115,7 @@ class Hosts:
         _ip(f"link set {link} master {BRIDGE} up")
         for words in ("link set lo up", f"addr add {self.address(number)}/24 dev eth0", "link set eth0 up"):
             _ip(f"-n {name} {words}")
-        _ip(f"-n {name} route add default via {SUBNET}.254")
+        _ip(f"-n {name} route add default via {self.gateway}")
         self.ray_folder(number).mkdir()
         # Ranks find each other by name; without a resolver that answers, each connection waits for one.
         settings = Path(f"/etc/netns/{name}")

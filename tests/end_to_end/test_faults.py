@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -22,7 +21,7 @@ import torch
 from syn2co_ray.spec.source import ObjectStoreSpec
 from syn2co_ray.storage import list_files, open_store, read_bytes
 from tests.faulty_store import FaultyStore
-from tests.train.local_run import TINY, local_loop, prepared
+from tests.train.local_run import TINY, local_loop, prepared, rows_of
 
 from .test_run import start
 
@@ -63,13 +62,6 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[int, tuple[int
     torch.set_num_threads(threads)
     digests: dict[int, int] = loop.digests  # type: ignore[attr-defined]
     return {step: (digests[step], loss) for step, loss in loop.losses.items()}  # type: ignore[attr-defined]
-
-
-def rows_of(uri: str) -> list[dict[str, Any]]:
-    """Metrics of the only run below a place, step after step."""
-    store = open_store(uri, ObjectStoreSpec())
-    files = [file.path for file in list_files(store) if re.search(r"/metrics/steps-.*\.jsonl$", file.path)]
-    return [json.loads(line) for file in files for line in read_bytes(store, file).decode().splitlines()]
 
 
 def lines_of(run: Any, do: Callable[[], None], when: str = "epoch ") -> Iterator[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,8 @@ from syn2co_ray.augment.actor import ViewActor
 from syn2co_ray.data.stream import StepRecords, Stream, blocks_of_window, remaining_windows, steps_of_blocks
 from syn2co_ray.spec.job import TrainingSpec
 from syn2co_ray.spec.load import load_text
+from syn2co_ray.spec.source import ObjectStoreSpec
+from syn2co_ray.storage import list_files, open_store, read_bytes
 from syn2co_ray.submit.prepare import PreparedRun, prepare_run
 from syn2co_ray.train.context import TrainContext
 from syn2co_ray.train.loop import TrainLoop
@@ -107,6 +111,13 @@ def local_loop(
     context.wish = lambda: Wish.STOP if stops and loop.step >= stop_before_step else Wish.GO_ON
     loop.losses, loop.digests = losses, digests  # type: ignore[attr-defined]
     return loop
+
+
+def rows_of(uri: str) -> list[dict[str, Any]]:
+    """Metrics of the only run below a place, step after step."""
+    store = open_store(uri, ObjectStoreSpec())
+    files = [file.path for file in list_files(store) if re.search(r"\bmetrics/steps-.*\.jsonl$", file.path)]
+    return [json.loads(line) for file in files for line in read_bytes(store, file).decode().splitlines()]
 
 
 def prepared(folder: Path, *overrides: str, text: str = TINY) -> PreparedRun:

@@ -17,10 +17,10 @@ from syn2co_ray.submit.prepare import prepare_run
 from syn2co_ray.train.room import Room
 
 from ..scripts import output_of_script
-from .local_run import TINY, local_loop
+from .local_run import TINY, local_loop, rows_of
 
 
-def job_values(folder: Path) -> dict[str, Any]:
+def job_values(folder: Path | str) -> dict[str, Any]:
     """The tiny job, long enough for nodes to go and come, and gentle enough for curves to be compared."""
     job = yaml.safe_load(TINY.format(folder=folder))
     del job["data"]["eval"], job["method"]["negatives"]
@@ -59,11 +59,6 @@ def test_as_many_workers_fit_as_nodes_have_places_for(
     assert room.fitting(nodes) == fitting
 
 
-def rows_of(run: Path) -> list[dict[str, Any]]:
-    files = sorted(run.glob("metrics/steps-*.jsonl"))
-    return [json.loads(line) for file in files for line in file.read_text().splitlines()]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["kill", "drain"])
 def test_nodes_that_go_and_come_change_who_trains_and_nothing_else(tmp_path: Path, mode: str) -> None:
@@ -83,17 +78,17 @@ def test_nodes_that_go_and_come_change_who_trains_and_nothing_else(tmp_path: Pat
         assert fewer["replayed_steps"] == 0
     else:
         assert fewer["replayed_steps"] < 2 * 20
-    assert {row["workers"] for row in rows_of(run)} == {1, 2}
-    check_steps(run, tmp_path / "straight")
+    assert {row["workers"] for row in rows_of(str(run))} == {1, 2}
+    check_steps(str(run), tmp_path / "straight")
 
 
-def check_steps(run: Path, straight_folder: Path) -> None:
-    """The run trained on what a run in one process trains on, every step once, with the same losses."""
+def check_steps(runs: str, straight_folder: Path) -> None:
+    """The only run below a place trained on what a run in one process trains on, every step once, with the same losses."""
     job = build_spec(job_values(straight_folder))
     assert isinstance(job, PretrainSpec)
     straight = local_loop(prepare_run(job, lambda text: None))
     straight.run_to_end()
-    rows = rows_of(run)
+    rows = rows_of(runs)
     assert [row["step"] for row in rows] == list(range(1, 601)), "every step once"
     assert {row["step"]: row["keys_digest"] for row in rows} == straight.digests  # type: ignore[attr-defined]
     losses = list(straight.losses.values())  # type: ignore[attr-defined]

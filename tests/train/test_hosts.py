@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,12 @@ from typing import Any
 import pytest
 import yaml
 
-from ..hosts import missing
+from syn2co_ray.spec.source import ObjectStoreSpec
+from syn2co_ray.storage import list_files, open_store
+
+from ..faulty_store import running_faulty_store
+from ..hosts import Hosts, missing
+from ..object_store import ObjectStore
 from ..ray_hosts import RayHosts, wait_for
 from .test_elasticity import check_steps, job_values
 
@@ -61,8 +68,7 @@ def test_a_host_cut_off_by_its_link_is_left_behind_and_taken_back(tmp_path: Path
         _, run, results = finished(driver, folder)
     assert [start["workers"] for start in results["starts"]] == [2, 1, 2]
     assert results["starts"][2]["replayed_steps"] == 0
-    print(results["starts"])
-    check_steps(run, tmp_path / "straight")
+    check_steps(str(run), tmp_path / "straight")
 
 
 @pytest.fixture
@@ -96,5 +102,35 @@ def test_a_head_that_dies_and_comes_back_costs_nothing(tmp_path: Path, redis: st
         hosts.kill(1)
         hosts.start_head(cpus=0)
         out, run, results = finished(driver, tmp_path / "head")
-    print(out, results["starts"])
-    check_steps(run, tmp_path / "straight")
+    assert len(results["starts"]) == 1, out
+    check_steps(str(run), tmp_path / "straight")
+
+
+@pytest.mark.object_store
+def test_another_host_goes_on_from_the_bucket_alone_over_a_thin_link(
+    tmp_path: Path, object_store: ObjectStore
+) -> None:
+    place = f"{object_store.make_bucket('hosts')}/{tmp_path.name}"
+    values = job_values(place)
+    values["train"] |= {"workers": 1}
+    file = tmp_path / "job.yaml"
+    file.write_text(yaml.safe_dump(values))
+    command = (sys.executable, "-m", "syn2co_ray.cli", "run", str(file))
+    with Hosts(2) as hosts, running_faulty_store(object_store, hosts.gateway) as store:
+        environment = {**os.environ, **store.store.environment}
+        for number in (1, 2):
+            hosts.slow(number, megabits_per_s=2)
+        first = subprocess.Popen(hosts.command(1, *command), env=environment, stdout=subprocess.DEVNULL)
+        runs = open_store(f"{place}/runs", ObjectStoreSpec())
+        with pytest.MonkeyPatch.context() as here:
+            for name, value in object_store.environment.items():
+                here.setenv(name, value)
+            wait_for(lambda: any("MANIFEST" in f.path for f in list_files(runs, missing_ok=True)), 300)
+            hosts.kill(1)
+            first.wait()
+            second = subprocess.run(
+                hosts.command(2, *command), env=environment, capture_output=True, text=True, timeout=600
+            )
+            assert second.returncode == 0, second.stdout + second.stderr
+            assert "resumed from step" in second.stdout
+            check_steps(runs.uri, tmp_path / "straight")
