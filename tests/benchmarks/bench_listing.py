@@ -24,11 +24,11 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from syn2co_ray.data.index import build_index  # noqa: E402
-from syn2co_ray.data.source_index import load_index, save_index  # noqa: E402
-from syn2co_ray.spec.source import ObjectStoreSpec, SourceSpec  # noqa: E402
-from syn2co_ray.storage import list_files, open_store  # noqa: E402
-from tests.object_store import running_object_store  # noqa: E402
+from syn2co_ray.data.index import build_index
+from syn2co_ray.data.source_index import load_index, save_index
+from syn2co_ray.spec.source import ObjectStoreSpec, SourceSpec
+from syn2co_ray.storage import list_files, open_store
+from tests.object_store import running_object_store
 
 THREADS = 32
 
