@@ -2,14 +2,14 @@
 
     python tests/benchmarks/bench_checkpoint.py [rounds]
 
-A ViT-Tiny MoBY (both encoders, queues, AdamW: about 90 MB a checkpoint) trains on views in memory, one process,
+A ViT-Tiny MoBY (both encoders, heads, queues, AdamW: 150 MB a checkpoint) trains on views in memory, one process,
 one thread: without checkpoints, with one every 20 steps in the background, and with one every 20 steps that is
 waited for; to the S3 server of the tests where its programs are installed, else to a local disk. In turns; the
 stall is what a checkpoint adds to the steps around it.
 
-Predicted before measuring: in the background a checkpoint costs the copy of the tensors (90 MB at 2 GB/s: 45 ms)
+Predicted before measuring: in the background a checkpoint costs the copy of the tensors (150 MB at 2 GB/s: 75 ms)
 and what its thread takes from the step, as both share the machine; waited for, SHA-256, serialisation and the
-upload come on top: 0.6 s to a store that takes 0.2 GB/s.
+upload come on top: 0.9 s to a store that takes 0.2 GB/s.
 
 Found, with the S3 server on the same two cores: 220 ms in the background, 1,172 ms waited for.
 """

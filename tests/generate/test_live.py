@@ -17,6 +17,8 @@ from syn2co_ray.spec.load import load_text
 from syn2co_ray.submit.live import LiveSource
 from syn2co_ray.submit.prepare import PreparedRun, prepare_run
 
+from ..ray_hosts import wait_for
+
 WINDOWS = 6
 JOB = """
 kind: pretrain
@@ -102,6 +104,24 @@ def test_a_window_holds_the_same_records_after_an_actor_died_and_in_a_resumed_ru
     # A run that resumes at a window's border reads it before its first step says where training is.
     with generating(job(tmp_path)) as (_, _, stream):
         assert [records(stream, number) for number in range(3, WINDOWS)] == first[3:]
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_actors_above_the_fewest_come_for_work_beside_training_and_go_without(
+    ray_cluster: Any, tmp_path: Path
+) -> None:
+    each = "{min: 1, max: 1, cpus_each: 0.25}"
+    sizes = (f"train.workers={each}", f"augment.actors={each}", "data.reader_cpus_each=0.25")
+    many = ("data.live.pool_images=64", "data.live.generator.actors={min: 1, max: 3, cpus_each: 0.25}")
+    with generating(job(tmp_path, *sizes, *many)) as (_, source, _):
+        wait_for(lambda: source.look()["actors"] == 3, 120)
+        wait_for(lambda: source.look()["actors"] == 1, 120)
+        assert source.look()["images_ready"] >= 64
+    crowded = ("train.workers={min: 1, max: 1, cpus_each: 1.25}", *sizes[1:])
+    with generating(job(tmp_path / "crowded", *crowded, *many)) as (_, source, _):
+        wait_for(lambda: source.look()["images_ready"] >= 64, 120)
+        assert source.look()["actors"] == 1
 
 
 @pytest.mark.ray
