@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import random
 import re
@@ -22,6 +23,10 @@ PATIENCE_S = 180.0
 CREDENTIALS_PATIENCE_S = 60.0
 """How long, when credentials that were accepted before are refused: until new ones have been written."""
 DELAY_MAX_S = 10.0
+SAY_AFTER_S = 10.0
+"""When somebody who looks on would begin to wonder."""
+
+_log = logging.getLogger(__name__)
 
 _TRANSIENT = re.compile(
     r"SLOW_?DOWN|SERVICE_UNAVAILABLE|INTERNAL_FAILURE|REQUEST_TIME(D_)?OUT|REQUEST_LIMIT_EXCEEDED|THROTTLING"
@@ -114,7 +119,7 @@ def with_retries(
     """
     # Delays only spread load in time; no result depends on them, so they need no seed.
     jitter = random.Random()
-    began, attempt = clock(), 0
+    began, attempt, said = clock(), 0, False
     while True:
         try:
             result = operation()
@@ -139,6 +144,11 @@ def with_retries(
                     allowed="a store that answers",
                     next_step="check the store's health and load, then start again: the run resumes",
                 ) from raised
+            if waited_s >= SAY_AFTER_S and not said:
+                _log.warning(
+                    "%s: %s; trying again for up to %.0f s", what, _last_words(_words(error)), patience
+                )
+                said = True
             sleep(delay_s)
 
 

@@ -119,6 +119,16 @@ class Clock:
         return self.now_s
 
 
+def test_a_long_wait_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    for failures, lines in ((3, 0), (12, 1)):
+        clock = Clock()
+        operation, _ = failing(*[TRANSIENT[0]] * failures)
+        assert with_retries(operation, what="read s3://b/k", sleep=clock.sleep, clock=clock) == failures + 1
+        assert len(caplog.messages) == lines
+    assert "read s3://b/k: " in caplog.text
+    assert "trying again for up to 180 s" in caplog.text
+
+
 def test_time_is_bounded_and_the_last_error_is_shown() -> None:
     operation, calls = failing(*[TRANSIENT[0]] * 999)
     clock = Clock()

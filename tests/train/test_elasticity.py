@@ -79,17 +79,19 @@ def test_nodes_that_go_and_come_change_who_trains_and_nothing_else(tmp_path: Pat
     else:
         assert fewer["replayed_steps"] < 2 * 20
     assert {row["workers"] for row in rows_of(str(run))} == {1, 2}
-    check_steps(str(run), tmp_path / "straight")
+    check_steps(str(run), job_values(tmp_path / "straight"))
 
 
-def check_steps(runs: str, straight_folder: Path) -> None:
-    """The only run below a place trained on what a run in one process trains on, every step once, with the same losses."""
-    job = build_spec(job_values(straight_folder))
+def check_steps(runs: str, values: dict[str, Any]) -> None:
+    """The only run below a place trained on what this job trains on in one process: each step once, same losses."""
+    job = build_spec(values)
     assert isinstance(job, PretrainSpec)
     straight = local_loop(prepare_run(job, lambda text: None))
     straight.run_to_end()
     rows = rows_of(runs)
-    assert [row["step"] for row in rows] == list(range(1, 601)), "every step once"
+    assert [row["step"] for row in rows] == list(range(1, straight.trainer.total_steps + 1)), (
+        "every step once"
+    )
     assert {row["step"]: row["keys_digest"] for row in rows} == straight.digests  # type: ignore[attr-defined]
     losses = list(straight.losses.values())  # type: ignore[attr-defined]
     curve = [row["loss"] for row in rows]
