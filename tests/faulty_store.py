@@ -34,7 +34,8 @@ defaults
   timeout server 300s
   timeout connect 5s
   option nolinger
-  option httpclose
+  http-reuse never
+  timeout http-keep-alive 100ms
 frontend store
   bind $address:$port
   http-request set-var(txn.delay_ms) str(delay_ms),map($folder/faults,0)
