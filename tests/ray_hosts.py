@@ -54,7 +54,7 @@ class RayHosts(Hosts):
             "--include-dashboard=false",
             f"--num-cpus={cpus}",
         )
-        wait_for(self._head_answers, 90)
+        wait_for(lambda: answers(self.address(1), PORT), 90)
 
     def start_node(self, number: int, cpus: int) -> None:
         """Start a node on a host; it joins in its own time."""
@@ -87,10 +87,12 @@ class RayHosts(Hosts):
             env={**os.environ, **ENVIRONMENT, **environment},
         )
 
-    def _head_answers(self) -> bool:
-        with socket.socket() as probe:
-            probe.settimeout(1)
-            return probe.connect_ex((self.address(1), PORT)) == 0
+
+def answers(address: str, port: int) -> bool:
+    """Whether somebody accepts connections there."""
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex((address, port)) == 0
 
 
 def wait_for(what: Callable[[], bool], timeout_s: float) -> None:

@@ -162,7 +162,19 @@ def _readable(error: BaseException) -> Syn2coError:
         words = "; ".join(f"rank {rank}: {_last_line(failure)}" for rank, failure in sorted(failures.items()))
     else:
         words = _last_line(error)
+    if "object store is full" in words:
+        return _no_room_for_blocks(words)
     return TrainingError("train", words, "", "run the same command to resume from the newest checkpoint")
+
+
+def _no_room_for_blocks(words: str) -> TrainingError:
+    return TrainingError(
+        "Ray's object store",
+        words,
+        "room in its memory, or on the disk that it spills to (Ray's temporary folder)",
+        "free that disk or name another (ray start --object-spilling-directory); a smaller "
+        "data.window_images and fewer augment.actors need less at once; then run the same command to resume",
+    )
 
 
 def _last_line(error: BaseException) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +24,7 @@ import torch
 from syn2co_ray.spec.source import ObjectStoreSpec
 from syn2co_ray.storage import list_files, open_store, read_bytes
 from tests.faulty_store import FaultyStore
+from tests.ray_hosts import RAY, answers, wait_for
 from tests.train.local_run import TINY, local_loop, prepared, rows_of
 
 from .test_run import start
@@ -66,13 +70,14 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[int, tuple[int
 
 def lines_of(run: Any, do: Callable[[], None], when: str = "epoch ") -> Iterator[str]:
     """What a run prints; at the first line that starts so (by itself one of progress) something is done."""
-    done = False
+    done, said = False, []
     for line in run.stdout:
+        said.append(line)
         yield line
         if line.startswith(when) and not done:
             do()
             done = True
-    assert done, f"no line starts with {when!r}"
+    assert done, "".join(said)
 
 
 def outage(begin: Callable[[], None], end: Callable[[], None]) -> Callable[[], None]:
@@ -143,6 +148,12 @@ def test_generating_through_a_store_that_resets_cuts_and_goes_makes_the_same_byt
     assert shards == shards_of(f"{tmp_path}/good")
 
 
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
 def processes(name: str) -> list[psutil.Process]:
     """Ray's processes whose title holds the name."""
     return [p for p in psutil.process_iter(["cmdline"]) if name in " ".join(p.info["cmdline"] or [])]
@@ -170,6 +181,50 @@ def test_a_view_actor_that_is_killed_costs_nothing(
     assert killed
     rows = rows_of(str(tmp_path / "runs"))
     assert {row["step"]: (row["keys_digest"], row["loss"]) for row in rows} == undisturbed
+
+
+@contextlib.contextmanager
+def ray_with_a_tiny_disk(folder: Path) -> Iterator[str]:
+    """Address of a Ray whose object store of 80 MB spills to a disk of 4 MB."""
+    disk = folder / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)], check=True)
+    port = free_port()
+    words = (
+        f"--head --port={port} --num-cpus=4 --object-store-memory=80000000 --include-dashboard=false --block"
+    )
+    places = (f"--object-spilling-directory={disk}", f"--temp-dir={tempfile.mkdtemp(dir='/tmp')}")
+    head = subprocess.Popen(
+        [RAY, "start", *words.split(), *places],
+        env={**os.environ, "RAY_AUTH_MODE": "disabled"},
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        wait_for(lambda: answers("127.0.0.1", port), 90)
+        yield f"127.0.0.1:{port}"
+    finally:
+        os.killpg(head.pid, signal.SIGTERM)
+        head.wait()
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root for a small disk")
+def test_a_full_disk_under_the_object_store_is_one_clear_error(tmp_path: Path) -> None:
+    job = tmp_path / "tiny.yaml"
+    job.write_text(long_job(str(tmp_path)))
+    with ray_with_a_tiny_disk(tmp_path) as address:
+        large = ("augment.image_size=224", "train.images_per_step_global=160", "train.failures_max=0")
+        run = start(
+            job, ONE_WORKER, *large, environment={"RAY_ADDRESS": address, "RAY_AUTH_MODE": "disabled"}
+        )
+        out = run.communicate(timeout=600)[0]
+    assert run.returncode == 4, out
+    assert (
+        "error: Ray's object store: The object cannot be created because the local object store is full"
+        in out
+    )
+    assert "ray start --object-spilling-directory" in out
 
 
 def test_a_driver_that_is_killed_is_resumed_by_the_same_command(
