@@ -6,8 +6,8 @@ The trainer is Ray Train's framework-neutral one; workers join torch's process g
 
 from __future__ import annotations
 
+import tempfile
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -95,15 +95,17 @@ class PretrainRun:
         return self._answer
 
     def _fit(self) -> None:
+        # Ray Train's controller, on this node, keeps notes that nobody reads: our checkpoints continue.
+        # In the run's storage they would be written without our patience with stores that fail.
         try:
-            self._answer = self._trainer().fit().return_value
+            with tempfile.TemporaryDirectory(prefix="ray-train-", ignore_cleanup_errors=True) as notes:
+                self._answer = self._trainer(notes).fit().return_value
         except BaseException as error:
             self._error = error
 
-    def _trainer(self) -> ElasticTrainer:
+    def _trainer(self, notes: str) -> ElasticTrainer:
         train = self.job.train
         stream_ref = ray.put(self.stream)
-        folder = self.run.store.child("ray_train")
         return ElasticTrainer(
             _unpacked(self.worker),
             train_loop_config={
@@ -122,10 +124,7 @@ class PretrainRun:
                 resources_per_worker=_resources(train.workers.cpus_each, train.workers.gpus_each),
             ),
             run_config=ray.train.RunConfig(
-                # A name of its own for every start: what continues is our checkpoint, not Ray's snapshot.
-                name=f"start-{time.strftime('%Y%m%dT%H%M%S')}",
-                storage_filesystem=folder.filesystem,
-                storage_path=folder.path,
+                storage_path=notes,
                 failure_config=ray.train.FailureConfig(
                     max_failures=train.failures_max, controller_failure_limit=CONTROLLER_FAILURES_MAX
                 ),
