@@ -19,6 +19,8 @@ from .spec.generate import GenerateSpec
 from .spec.identity import json_schema, resolved_yaml, run_name
 from .spec.job import TrainingSpec, steps_of
 from .spec.load import load_job, load_jobs
+from .spec.points import number_of_points
+from .spec.search import SearchSpec
 
 app = typer.Typer(
     help="Self-supervised training of vision models on Ray, with synthesized hard negatives.",
@@ -110,7 +112,11 @@ def validate(job: JobFile, overrides: Overrides = None, debug: Debug = False) ->
     """Check a job file and list all its faults at once; starts nothing."""
 
     def work() -> None:
-        steps = steps_of(load_job(job, overrides or ()))
+        spec = load_job(job, overrides or ())
+        if isinstance(spec, SearchSpec):
+            print(f"{job}: valid; its search is {run_name(spec)}, {number_of_points(spec)} points")
+            return
+        steps = steps_of(spec)
         names = [
             f"data set is {step.name}" if isinstance(step, GenerateSpec) else f"run is {run_name(step)}"
             for step in steps
