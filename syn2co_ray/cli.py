@@ -30,6 +30,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+search_app = typer.Typer(help="What came out of a search (`kind: search`).", no_args_is_help=True)
+app.add_typer(search_app, name="search")
+
+SearchFile = Annotated[str, typer.Argument(metavar="SEARCH.yaml", help="The search that was run.")]
 JobFile = Annotated[str, typer.Argument(metavar="JOB.yaml", help="The job file.")]
 Overrides = Annotated[
     list[str] | None,
@@ -98,10 +102,15 @@ def plan(job: JobFile, overrides: Overrides = None, debug: Debug = False) -> Non
     """
 
     def work() -> None:
-        steps = steps_of(load_job(job, overrides or ()))
+        spec = load_job(job, overrides or ())
         from .submit.plan import plan_lines
+        from .submit.search import search_plan_lines
 
-        for line in plan_lines(steps, debug=debug):
+        if isinstance(spec, SearchSpec):
+            lines = search_plan_lines(spec, debug=debug)
+        else:
+            lines = plan_lines(steps_of(spec), debug=debug)
+        for line in lines:
             print(line)
 
     _guarded(work, debug)
@@ -141,7 +150,13 @@ def report(job: JobFile, overrides: Overrides = None, debug: Debug = False) -> N
     """Write report.html of a job's run again (also while it runs, or after it was stopped)."""
 
     def work() -> None:
-        steps = steps_of(load_job(job, overrides or ()))
+        spec = load_job(job, overrides or ())
+        if isinstance(spec, SearchSpec):
+            from .submit.search import rewritten
+
+            print(f"report: {rewritten(spec)}")
+            return
+        steps = steps_of(spec)
         trainings = [step for step in steps if isinstance(step, TrainingSpec)]
         if not trainings:
             raise SpecError(
@@ -307,6 +322,61 @@ def verify_resume(
             print(line)
 
     _guarded(work, debug)
+
+
+@search_app.command(epilog=EXIT_CODES)
+def best(
+    search: SearchFile,
+    overrides: Overrides = None,
+    into: Annotated[str, typer.Option("--into", help="File for the job; printed when left out.")] = "",
+    debug: Debug = False,
+) -> None:
+    """Write the best point of a search as an ordinary job file, which trains it again.
+
+    Example: syn2co search best jobs/search/digits_negatives.yaml --into best.yaml
+    """
+
+    def work() -> None:
+        from .submit.search import best_job
+
+        entry = best_job(_search(search, overrides))
+        if not into:
+            print(entry.spec, end="")
+            return
+        Path(into).write_text(entry.spec, encoding="utf-8")
+        print(f"point {entry.point_number}, {entry.value:.4g}: {entry.point}")
+        print(f"job: {into}")
+
+    _guarded(work, debug)
+
+
+@search_app.command(name="compare", epilog=EXIT_CODES)
+def compare_points(
+    search: SearchFile,
+    a: Annotated[int, typer.Argument(metavar="A", help="Number of a point, as in the leaderboard.")],
+    b: Annotated[int, typer.Argument(metavar="B", help="Another one.")],
+    overrides: Overrides = None,
+    debug: Debug = False,
+) -> None:
+    """Is B better than A, or is it noise? A paired bootstrap over their seeds.
+
+    Example: syn2co search compare jobs/search/digits_negatives.yaml 0 3
+    """
+
+    def work() -> None:
+        from .submit.search import compare_lines
+
+        for line in compare_lines(_search(search, overrides), a, b):
+            print(line)
+
+    _guarded(work, debug)
+
+
+def _search(file: str, overrides: list[str] | None) -> SearchSpec:
+    spec = load_job(file, overrides or ())
+    if not isinstance(spec, SearchSpec):
+        raise SpecError([Fault("kind", spec.kind, "search", "give a file of kind search")], file)
+    return spec
 
 
 @app.command()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import mean, stdev
 
 from ..spec.identity import resolved_yaml
+from ..spec.points import Point
 from ..spec.search import SearchSpec
 from ..spec.trial_specs import point_in_words
 from .records import Record
@@ -50,7 +51,23 @@ class Entry:
 
 
 def leaderboard(search: SearchSpec, records: Iterable[Record]) -> list[Entry]:
-    """Every point that was started, best first."""
+    """Every point that was started, best first, with its job."""
+    known = list(records)
+    started = {record.point_number: record.point for record in known if record.run}
+    return [
+        replace(entry, spec=_spec(search, entry.point_number, started[entry.point_number]))
+        if entry.point_number in started
+        else entry
+        for entry in ranking(search, known)
+    ]
+
+
+def _spec(search: SearchSpec, point_number: int, point: Point) -> str:
+    return resolved_yaml(make_trial(search, point_number * search.seeds, point).job)
+
+
+def ranking(search: SearchSpec, records: Iterable[Record]) -> list[Entry]:
+    """The leaderboard without the jobs, which take time to write."""
     by_point: dict[int, list[Record]] = {}
     for record in records:
         by_point.setdefault(record.point_number, []).append(record)
@@ -63,7 +80,7 @@ def leaderboard(search: SearchSpec, records: Iterable[Record]) -> list[Entry]:
         return finished < search.seeds, finished == 0, value, entry.point_number
 
     ranked = sorted(entries, key=order)
-    return [Entry(**{**asdict(entry), "rank": place}) for place, entry in enumerate(ranked, 1)]
+    return [replace(entry, rank=place) for place, entry in enumerate(ranked, 1)]
 
 
 def values_by_seed(records: Iterable[Record], point_number: int) -> dict[int, float]:
@@ -99,7 +116,6 @@ def _entry(search: SearchSpec, number: int, members: list[Record]) -> Entry:
     ]
     reached = finished or [record.value for record in members if record.value is not None]
     gpu_hours, price = sum(record.gpu_hours for record in members), search.budget.price_per_gpu_hour
-    first = make_trial(search, number * search.seeds, members[0].point).job if members[0].run else None
     return Entry(
         rank=0,
         point_number=number,
@@ -115,5 +131,5 @@ def _entry(search: SearchSpec, number: int, members: list[Record]) -> Entry:
         cost=gpu_hours * price if price is not None else None,
         runs=[record.run for record in members if record.run],
         error=next((record.error for record in members if record.status == "failed"), ""),
-        spec=resolved_yaml(first) if first is not None else "",
+        spec="",
     )
