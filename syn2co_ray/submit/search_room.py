@@ -52,11 +52,37 @@ def concurrent_trials(search: SearchSpec, cpus_there: float, node_gpus: Sequence
 def job_within_its_share(
     job: PretrainSpec, concurrent: int, cpus_there: float, node_gpus: Sequence[float]
 ) -> PretrainSpec:
-    """The job with `train.workers.max` lowered to what fits beside as many others like it."""
-    counts = worker_counts_allowed(job.train)
-    fitting = [n for n in counts if _fit(asked_resources(job, n), concurrent, cpus_there, node_gpus)]
-    pool: Pool = job.train.workers.model_copy(update={"max": fitting[-1] if fitting else counts[0]})
-    return job.model_copy(update={"train": job.train.model_copy(update={"workers": pool})})
+    """The job with the most workers, then the most view actors, that fit beside as many others like it.
+
+    Pools grow while there is room: what one took beyond its share, another trial's workers would wait for.
+    """
+
+    def largest(pool: Pool, counts: Sequence[int], section: str, name: str) -> PretrainSpec:
+        within = [_with_pool(job, section, name, pool, count) for count in counts]
+        fitting = [each for each in within if _fit(_asked_at_most(each), concurrent, cpus_there, node_gpus)]
+        return fitting[-1] if fitting else within[0]
+
+    actors, live = job.augment.actors, job.data.live
+    job = _with_pool(job, "augment", "actors", actors, actors.min)
+    if live is not None:
+        generating = live.generator.actors.model_copy(update={"max": live.generator.actors.min})
+        generator = live.generator.model_copy(update={"actors": generating})
+        data = job.data.model_copy(update={"live": live.model_copy(update={"generator": generator})})
+        job = job.model_copy(update={"data": data})
+    job = largest(job.train.workers, worker_counts_allowed(job.train), "train", "workers")
+    return largest(actors, range(actors.min, actors.max + 1), "augment", "actors")
+
+
+def _with_pool(job: PretrainSpec, section: str, name: str, pool: Pool, most: int) -> PretrainSpec:
+    changed = getattr(job, section).model_copy(update={name: pool.model_copy(update={"max": most})})
+    return job.model_copy(update={section: changed})
+
+
+def _asked_at_most(job: PretrainSpec) -> Asked:
+    """What the job asks for when its pools have grown to the full."""
+    actors = job.augment.actors
+    full = _with_pool(job, "augment", "actors", actors.model_copy(update={"min": actors.max}), actors.max)
+    return asked_resources(full, job.train.workers.max)
 
 
 def _largest(all_asked: Sequence[Asked]) -> Asked:

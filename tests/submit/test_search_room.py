@@ -36,6 +36,12 @@ def test_room_that_is_left_goes_to_workers_but_never_to_another_trials_share():
     assert job_within_its_share(spec.base, 8, 100, [4, 4]).train.workers.max == 1
 
 
+@pytest.mark.parametrize(("cpus", "actors"), [(4, 1), (4.9, 1), (5, 2), (6, 3), (100, 4)])
+def test_view_actors_do_not_grow_into_another_trials_share(cpus, actors):
+    pool = job_within_its_share(search().base, 2, cpus, [0]).augment.actors
+    assert (pool.min, pool.max) == (1, actors)
+
+
 def test_a_trial_that_never_fits_and_trials_that_would_wait_for_each_other_are_refused():
     with pytest.raises(ResourceError, match="ask for 2 CPUs"):
         concurrent_trials(search(), 1.5, [0])
