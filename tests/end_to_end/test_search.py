@@ -67,7 +67,7 @@ def test_four_trials_with_room_for_two_stopped_killed_and_resumed(tmp_path):
     before = {record["number"]: record for record in records(folder)}
     ended = [number for number, record in before.items() if record["status"] in ("finished", "stopped")]
     assert ended
-    assert set(before) == {0, 1, 2}
+    assert set(before) >= {0, 1, 2}
     assert "running" not in [record["status"] for record in before.values()]
     for number in before:
         run = folder / "trials" / before[number]["run"]
@@ -77,7 +77,7 @@ def test_four_trials_with_room_for_two_stopped_killed_and_resumed(tmp_path):
 
     second = start(search)
     for line in second.stdout:
-        if line.startswith("trial 3 starts"):
+        if line.startswith("trial 3 "):
             os.killpg(second.pid, signal.SIGKILL)
     second.wait(TIMEOUT_S)
 
