@@ -152,7 +152,7 @@ def report(job: JobFile, overrides: Overrides = None, debug: Debug = False) -> N
     def work() -> None:
         spec = load_job(job, overrides or ())
         if isinstance(spec, SearchSpec):
-            from .submit.search import rewritten
+            from .submit.search_results import rewritten
 
             print(f"report: {rewritten(spec)}")
             return
@@ -331,13 +331,15 @@ def best(
     into: Annotated[str, typer.Option("--into", help="File for the job; printed when left out.")] = "",
     debug: Debug = False,
 ) -> None:
-    """Write the best point of a search as an ordinary job file, which trains it again.
+    """Write the best point of a search as an ordinary job file.
+
+    `syn2co run` of it shows the run that the search has; with another `storage` it trains again.
 
     Example: syn2co search best jobs/search/digits_negatives.yaml --into best.yaml
     """
 
     def work() -> None:
-        from .submit.search import best_job
+        from .submit.search_results import best_job
 
         entry = best_job(_search(search, overrides))
         if not into:
@@ -364,7 +366,7 @@ def compare_points(
     """
 
     def work() -> None:
-        from .submit.search import compare_lines
+        from .submit.search_results import compare_lines
 
         for line in compare_lines(_search(search, overrides), a, b):
             print(line)

@@ -12,14 +12,14 @@ from syn2co_ray.report.run_files import ResultRow, Results, RunFiles, StepRecord
 from syn2co_ray.search.records import Records
 from syn2co_ray.spec.errors import SpecError
 from syn2co_ray.spec.load import load_text
-from syn2co_ray.submit.search import (
+from syn2co_ray.submit.search_progress import SearchProgress, summary_line
+from syn2co_ray.submit.search_results import (
     best_job,
     compare_lines,
     result_lines,
     search_store,
     write_search_results,
 )
-from syn2co_ray.submit.search_progress import SearchProgress, summary_line
 from syn2co_ray.submit.search_runs import metric_of
 from tests.search.fakes import Cluster, run_to_end, search_on, search_spec
 
