@@ -72,8 +72,8 @@ def run(
     """Run a job here, or on the Ray cluster that RAY_ADDRESS names.
 
     Trains, evaluates and writes a report into the run's folder; or generates a data set; or the steps of
-    a pipeline, such as both. The same command again resumes what was stopped and skips what is finished.
-    Ctrl-C publishes a checkpoint before it stops.
+    a pipeline, such as both; or the trials of a search. The same command again resumes what was stopped and
+    skips what is finished. Ctrl-C publishes a checkpoint before it stops.
     Several job files run one after the other, those that generate images first, and end with one table
     of all trainings; values after them replace those of every file.
 
