@@ -12,7 +12,7 @@ from syn2co_ray.report.run_files import ResultRow, Results, RunFiles, StepRecord
 from syn2co_ray.search.records import Records
 from syn2co_ray.spec.errors import SpecError
 from syn2co_ray.spec.load import load_text
-from syn2co_ray.submit.search_progress import SearchProgress, summary_line
+from syn2co_ray.submit.search_progress import SearchProgress, running_lines, summary_line
 from syn2co_ray.submit.search_results import (
     best_job,
     compare_lines,
@@ -80,6 +80,23 @@ def test_lines_say_what_runs_what_is_best_what_is_used_and_how_long_it_takes(tmp
         progress.show(search)
         progress.show(search)
     assert out.getvalue().count("trials: ") == 1
+
+
+def test_a_terminal_shows_a_table_of_what_runs_above_the_summary(tmp_path):
+    search, _ = search_on(tmp_path, Cluster())
+    for minute in range(4):
+        search.step(60.0 * minute)
+    search.active[1].run.progress = {"epoch": 2, "epochs": 10, "loss": 6.5}
+    out = io.StringIO()
+    with SearchProgress(Console(file=out, width=120, force_terminal=True)) as progress:
+        progress.show(search)
+    assert running_lines(search) == [
+        "trial  point     epoch    loss  knn",
+        "0          0  starting            3",
+        "1          1      3/10  6.5000    6",
+    ]
+    assert "1          1      3/10  6.5000    6" in out.getvalue()
+    assert "trials: 2 running, 4 waiting" in out.getvalue()
 
 
 def test_metrics_of_a_finished_run_are_read_from_its_folder():
