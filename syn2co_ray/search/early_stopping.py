@@ -37,11 +37,14 @@ class EarlyStopping:
         self._schedulers = [_scheduler(spec, epochs, rung, maximises) for rung in self._rungs]
         self._known: dict[int, tuple[Any, _TuneTrial]] = {}
 
-    def tell_again(self, records: Iterable[Record]) -> None:
-        """What came in earlier commands."""
+    def tell_again(self, records: Iterable[Record]) -> set[int]:
+        """What came in earlier commands; the trials that were to end then, whether they did or not."""
         told = [(e.at_unix_s, record.number, e) for record in records for e in record.evaluations]
-        for _, number, evaluation in sorted(told, key=lambda item: item[:2]):
-            self.stops(number, evaluation.epoch, evaluation.value)
+        return {
+            number
+            for _, number, evaluation in sorted(told, key=lambda item: item[:2])
+            if self.stops(number, evaluation.epoch, evaluation.value)
+        }
 
     def stops(self, trial_number: int, epoch: int, value: float) -> bool:
         """Whether a trial is to end here, `epoch` epochs after its start, with this metric."""

@@ -85,7 +85,7 @@ class Search:
         self._started_at_s = self._looked_at_s = self._saved_at_s = now_s
         train = spec.training.train
         self.early_stopping = EarlyStopping(spec.scheduler, train.epochs, spec.maximises)
-        self.early_stopping.tell_again(self.known.values())
+        self._to_stop = self.early_stopping.tell_again(self.known.values())
 
     @property
     def trials(self) -> int:
@@ -146,7 +146,10 @@ class Search:
         record.status = "running"
         self._keep(record)
         self.tell(f"trial {number} {'goes on' if goes_on else 'starts'}: {trial_in_words(self.spec, trial)}")
-        self.active[number] = _Active(trial, record, self.start(trial))
+        active = self.active[number] = _Active(trial, record, self.start(trial))
+        if number in self._to_stop:
+            # The driver died in between: it starts only to leave its checkpoint and its page.
+            self._ask_to_stop_early(active)
 
     def _look(self, active: _Active, passed_s: float, now_s: float) -> None:
         record, ended = active.record, active.run.ended()
@@ -158,13 +161,16 @@ class Search:
         for evaluation in new:
             stop |= self.early_stopping.stops(record.number, evaluation.epoch, evaluation.value)
         if stop and not ended and not active.stopping:
-            active.stopping = True
-            active.run.ask_to_stop()
+            self._ask_to_stop_early(active)
         if ended:
             del self.active[record.number]
             self._end(active, ended)
         if ended or new:
             self._keep(record)
+
+    def _ask_to_stop_early(self, active: _Active) -> None:
+        active.stopping = True
+        active.run.ask_to_stop()
 
     def _evaluation(self, record: Record, epoch: int, knn: float, now_s: float) -> Evaluation:
         return Evaluation(epoch, self._metric(record, knn), now_s)

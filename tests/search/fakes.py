@@ -94,18 +94,23 @@ def search_spec(folder: Path, *overrides: str, text: str = TEXT) -> SearchSpec:
 
 
 def search_on(
-    folder: Path, cluster: Cluster, *overrides: str, concurrent: int = 2, text: str = TEXT
+    folder: Path,
+    cluster: Cluster,
+    *overrides: str,
+    concurrent: int = 2,
+    text: str = TEXT,
+    now_s: float = 0.0,
 ) -> tuple[Search, list[str]]:
     """A search with its records in a folder, and the lines that it tells."""
     lines: list[str] = []
     records = Records(open_store(str(folder), ObjectStoreSpec()))
     spec = search_spec(folder, *overrides, text=text)
-    return Search(spec, records, cluster.start, concurrent, 0.0, lines.append), lines
+    return Search(spec, records, cluster.start, concurrent, now_s, lines.append), lines
 
 
-def run_to_end(search: Search, *, step_s: float = 60.0, steps_max: int = 1000) -> int:
+def run_to_end(search: Search, *, now_s: float = 0.0, step_s: float = 60.0, steps_max: int = 1000) -> int:
     """Looks until it ends; the most trials that ran at once."""
-    most, now_s = 0, 0.0
+    most = 0
     for _ in range(steps_max):
         going_on = search.step(now_s)
         most = max(most, len(search.active))

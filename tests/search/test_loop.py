@@ -63,17 +63,20 @@ def test_a_killed_driver_costs_nothing_that_ended_and_running_trials_go_on(tmp_p
     assert again.wall_s > 14 * 60  # both commands
 
 
-def test_a_resumed_search_stops_the_trials_that_an_undisturbed_one_stops(tmp_path):
+@pytest.mark.parametrize("minutes_until_killed", [2, 3, 4])
+def test_a_resumed_search_stops_the_trials_that_an_undisturbed_one_stops(tmp_path, minutes_until_killed):
     options = ("scheduler=asha",)
     straight, _ = search_on(tmp_path / "straight", Cluster(), *options)
     run_to_end(straight)
     cluster = Cluster()
-    for _ in range(8):  # killed again and again
-        part, _ = search_on(tmp_path / "killed", cluster, *options)
-        for minute in range(4):
-            part.step(60.0 * minute)
-    last, _ = search_on(tmp_path / "killed", cluster, *options)
-    run_to_end(last)
+    now_s = 0.0
+    for _ in range(8):  # killed again and again, also between the decision and the end of a trial
+        part, _ = search_on(tmp_path / "killed", cluster, *options, now_s=now_s)
+        for _ in range(minutes_until_killed):
+            part.step(now_s)
+            now_s += 60
+    last, _ = search_on(tmp_path / "killed", cluster, *options, now_s=now_s)
+    run_to_end(last, now_s=now_s)
     assert statuses(last) == statuses(straight)
 
 
