@@ -80,6 +80,20 @@ def test_a_resumed_search_stops_the_trials_that_an_undisturbed_one_stops(tmp_pat
     assert statuses(last) == statuses(straight)
 
 
+def test_a_trial_that_was_to_be_stopped_when_its_driver_died_trains_no_further(tmp_path):
+    cluster = Cluster(lambda trial, epoch: 10 * (0.7 - trial.point["method.temperature"]) * epoch)
+    search, _ = search_on(tmp_path, cluster, "scheduler=asha", concurrent=6)
+    now_s = 0.0
+    while not (decided := [number for number, active in search.active.items() if active.stopping]):
+        search.step(now_s)
+        now_s += 60
+    epochs = {number: len(search.known[number].evaluations) for number in decided}
+    again, _ = search_on(tmp_path, cluster, "scheduler=asha", concurrent=6, now_s=now_s)
+    run_to_end(again, now_s=now_s)
+    assert {number: len(again.known[number].evaluations) for number in decided} == epochs
+    assert {again.known[number].status for number in decided} == {"stopped"}
+
+
 def test_a_search_that_was_stopped_and_one_whose_budget_is_used_up_go_on(tmp_path):
     cluster = Cluster(gpus_each=1.0)
     gpus = ("base.train.workers={min: 1, max: 1, gpus_each: 1}", "budget.gpu_hours=0.2")
