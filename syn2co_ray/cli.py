@@ -19,6 +19,8 @@ from .spec.generate import GenerateSpec
 from .spec.identity import json_schema, resolved_yaml, run_name
 from .spec.job import TrainingSpec, steps_of
 from .spec.load import load_job, load_jobs
+from .spec.points import number_of_points
+from .spec.search import SearchSpec
 
 app = typer.Typer(
     help="Self-supervised training of vision models on Ray, with synthesized hard negatives.",
@@ -28,6 +30,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+search_app = typer.Typer(help="What came out of a search (`kind: search`).", no_args_is_help=True)
+app.add_typer(search_app, name="search")
+
+SearchFile = Annotated[str, typer.Argument(metavar="SEARCH.yaml", help="The search that was run.")]
 JobFile = Annotated[str, typer.Argument(metavar="JOB.yaml", help="The job file.")]
 Overrides = Annotated[
     list[str] | None,
@@ -66,8 +72,8 @@ def run(
     """Run a job here, or on the Ray cluster that RAY_ADDRESS names.
 
     Trains, evaluates and writes a report into the run's folder; or generates a data set; or the steps of
-    a pipeline, such as both. The same command again resumes what was stopped and skips what is finished.
-    Ctrl-C publishes a checkpoint before it stops.
+    a pipeline, such as both; or the trials of a search. The same command again resumes what was stopped and
+    skips what is finished. Ctrl-C publishes a checkpoint before it stops.
     Several job files run one after the other, those that generate images first, and end with one table
     of all trainings; values after them replace those of every file.
 
@@ -96,10 +102,15 @@ def plan(job: JobFile, overrides: Overrides = None, debug: Debug = False) -> Non
     """
 
     def work() -> None:
-        steps = steps_of(load_job(job, overrides or ()))
+        spec = load_job(job, overrides or ())
         from .submit.plan import plan_lines
+        from .submit.search import search_plan_lines
 
-        for line in plan_lines(steps, debug=debug):
+        if isinstance(spec, SearchSpec):
+            lines = search_plan_lines(spec, debug=debug)
+        else:
+            lines = plan_lines(steps_of(spec), debug=debug)
+        for line in lines:
             print(line)
 
     _guarded(work, debug)
@@ -110,7 +121,11 @@ def validate(job: JobFile, overrides: Overrides = None, debug: Debug = False) ->
     """Check a job file and list all its faults at once; starts nothing."""
 
     def work() -> None:
-        steps = steps_of(load_job(job, overrides or ()))
+        spec = load_job(job, overrides or ())
+        if isinstance(spec, SearchSpec):
+            print(f"{job}: valid; its search is {run_name(spec)}, {number_of_points(spec)} points")
+            return
+        steps = steps_of(spec)
         names = [
             f"data set is {step.name}" if isinstance(step, GenerateSpec) else f"run is {run_name(step)}"
             for step in steps
@@ -135,7 +150,13 @@ def report(job: JobFile, overrides: Overrides = None, debug: Debug = False) -> N
     """Write report.html of a job's run again (also while it runs, or after it was stopped)."""
 
     def work() -> None:
-        steps = steps_of(load_job(job, overrides or ()))
+        spec = load_job(job, overrides or ())
+        if isinstance(spec, SearchSpec):
+            from .submit.search_results import rewritten
+
+            print(f"report: {rewritten(spec)}")
+            return
+        steps = steps_of(spec)
         trainings = [step for step in steps if isinstance(step, TrainingSpec)]
         if not trainings:
             raise SpecError(
@@ -301,6 +322,63 @@ def verify_resume(
             print(line)
 
     _guarded(work, debug)
+
+
+@search_app.command(epilog=EXIT_CODES)
+def best(
+    search: SearchFile,
+    overrides: Overrides = None,
+    into: Annotated[str, typer.Option("--into", help="File for the job; printed when left out.")] = "",
+    debug: Debug = False,
+) -> None:
+    """Write the best point of a search as an ordinary job file.
+
+    `syn2co run` of it shows the run that the search has; with another `storage` it trains again.
+
+    Example: syn2co search best jobs/search/digits_negatives.yaml --into best.yaml
+    """
+
+    def work() -> None:
+        from .submit.search_results import best_job
+
+        entry = best_job(_search(search, overrides))
+        if not into:
+            print(entry.spec, end="")
+            return
+        Path(into).write_text(entry.spec, encoding="utf-8")
+        print(f"point {entry.point_number}, {entry.value:.4g}: {entry.point}")
+        print(f"job: {into}")
+
+    _guarded(work, debug)
+
+
+@search_app.command(name="compare", epilog=EXIT_CODES)
+def compare_points(
+    search: SearchFile,
+    a: Annotated[int, typer.Argument(metavar="A", help="Number of a point, as in the leaderboard.")],
+    b: Annotated[int, typer.Argument(metavar="B", help="Another one.")],
+    overrides: Overrides = None,
+    debug: Debug = False,
+) -> None:
+    """Is B better than A, or is it noise? A paired bootstrap over their seeds.
+
+    Example: syn2co search compare jobs/search/digits_negatives.yaml 0 3
+    """
+
+    def work() -> None:
+        from .submit.search_results import compare_lines
+
+        for line in compare_lines(_search(search, overrides), a, b):
+            print(line)
+
+    _guarded(work, debug)
+
+
+def _search(file: str, overrides: list[str] | None) -> SearchSpec:
+    spec = load_job(file, overrides or ())
+    if not isinstance(spec, SearchSpec):
+        raise SpecError([Fault("kind", spec.kind, "search", "give a file of kind search")], file)
+    return spec
 
 
 @app.command()

@@ -50,6 +50,18 @@ def test_a_misspelt_key_is_exit_2_without_a_traceback():
     assert "Traceback" not in done.stderr
 
 
+def test_a_search_is_validated_counted_and_asked_for_its_best(tmp_path):
+    search = str(JOBS / "search/digits_negatives.yaml")
+    done = syn2co("validate", search, "seeds=2")
+    assert "valid; its search is digits-negatives-" in done.stdout
+    assert "4 points" in done.stdout
+    done = syn2co("search", "best", search, f"base.storage={tmp_path}")
+    assert done.returncode == 2
+    assert "no finished trial" in done.stderr
+    assert syn2co("search", "compare", DIGITS, "0", "1").returncode == 2
+    assert "a search varies a pretrain job" in syn2co("validate", search, "space={kind: {grid: [x]}}").stderr
+
+
 def test_debug_shows_the_traceback():
     assert "Traceback" in syn2co("validate", DIGITS, "train.epoch=5", "--debug").stderr
 

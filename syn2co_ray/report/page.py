@@ -80,9 +80,9 @@ def render_page(run: RunFiles, title: str, now: datetime | None = None) -> str:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update(percent=percent, duration=duration, figure=figure)
-    source = resources.files(__package__).joinpath("page.html.j2").read_text(encoding="utf-8")
     results = run.results
-    return environment.from_string(source).render(
+    return environment.from_string(packaged_text("page.html.j2")).render(
+        style=Markup(packaged_text("style.css.j2")),
         run=run,
         title=title,
         results=results,
@@ -101,6 +101,11 @@ def render_page(run: RunFiles, title: str, now: datetime | None = None) -> str:
         results_file=RESULTS_FILE,
         last_step=run.steps[-1] if run.steps else None,
     )
+
+
+def packaged_text(name: str) -> str:
+    """A file of this package."""
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
 def _embedded(png: bytes | None) -> str | None:

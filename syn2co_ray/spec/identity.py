@@ -14,6 +14,7 @@ from .generate import GenerateSpec
 from .job import JOB_KINDS, TrainingSpec
 from .job_file import BASE
 from .pipeline import SHARED
+from .search import SearchSpec
 
 SHORT_HASH_LENGTH = 8
 
@@ -39,7 +40,7 @@ def spec_hash(spec: BaseModel) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def run_name(spec: TrainingSpec | GenerateSpec) -> str:
+def run_name(spec: TrainingSpec | GenerateSpec | SearchSpec) -> str:
     """Name of the run's folder: the job's name and the short hash of its spec."""
     return f"{spec.name}-{spec_hash(spec)[:SHORT_HASH_LENGTH]}"
 
@@ -50,16 +51,20 @@ def json_schema() -> dict[str, Any]:
     definitions: dict[str, Any] = {}
     for schema in schemas.values():
         definitions |= schema.pop("$defs", {})
-    pipeline = schemas.pop("pipeline")
+    pipeline, search = schemas.pop("pipeline"), schemas.pop("search")
     values_of_all = {name: schemas["pretrain"]["properties"][name] for name in SHARED}
     pipeline["properties"] |= {**values_of_all, "steps": {"type": "array", "items": {"$ref": "#/$defs/Step"}}}
+    # Without `base` for another file: in a search it is the job that is varied.
+    search["required"] = search.pop("anyOf")[1]["required"]
+    search["properties"]["base"] = {"anyOf": [{"type": "string"}, {"$ref": "#/$defs/Varied"}]}
+    definitions["Varied"] = {"type": "object", **schemas["pretrain"]}
     steps = {kind: _without_shared(schema) for kind, schema in schemas.items()}
     definitions["Step"] = {"type": "object", **_by_kind(steps)}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$defs": definitions,
         "type": "object",
-        **_by_kind({"pipeline": pipeline, **schemas}),
+        **_by_kind({"pipeline": pipeline, "search": search, **schemas}),
     }
 
 

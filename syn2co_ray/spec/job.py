@@ -9,11 +9,13 @@ from pydantic import Field
 from .augment import AugmentSpec
 from .base import EXECUTION_ONLY, Section
 from .data import DataSpec
+from .errors import Fault, SpecError
 from .evaluate import EvaluateSpec
 from .generate import GenerateSpec
 from .generator_method import GeneratorMethodSpec
 from .method import MethodSpec
 from .pipeline import PipelineJobSpec
+from .search import SearchSpec
 from .source import ObjectStoreSpec
 from .train import TrainSpec
 
@@ -53,12 +55,18 @@ class TrainGeneratorSpec(TrainingSpec):
 
 
 SingleJobSpec = PretrainSpec | TrainGeneratorSpec | GenerateSpec
-JobSpec = SingleJobSpec | PipelineJobSpec
+JobSpec = SingleJobSpec | PipelineJobSpec | SearchSpec
 """Any job, by its `kind`."""
 
 
 def steps_of(job: JobSpec) -> tuple[SingleJobSpec, ...]:
-    """The jobs of a pipeline; any other job itself."""
+    """The jobs of a pipeline; any other job itself.
+
+    Raises:
+        SpecError: a search, whose trainings are no steps.
+    """
+    if isinstance(job, SearchSpec):
+        raise SpecError([Fault("kind", "search", "a job that is no search", "give its `base`")])
     return cast(tuple[SingleJobSpec, ...], job.steps) if isinstance(job, PipelineJobSpec) else (job,)
 
 
@@ -67,4 +75,5 @@ JOB_KINDS: dict[str, type[JobSpec]] = {
     "generate": GenerateSpec,
     "train_generator": TrainGeneratorSpec,
     "pipeline": PipelineJobSpec,
+    "search": SearchSpec,
 }

@@ -2,7 +2,8 @@
 
 `base: other.yaml` (a path relative to the file that says so) takes over another file's values; the keys
 written here replace them one by one, lists as a whole. A base may have a base, and so may each
-step of a pipeline.
+step of a pipeline. The `base` of a search is the job that it varies: a path, or keys with a `base` of
+their own.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ def _read(path: Path, above: list[Path]) -> YamlDocument:
         step = f"mend `{BASE}` in {above[-1]}" if above else "check the path; examples are in jobs/"
         raise SpecError([Fault(str(path), str(error), "a readable YAML job file", step)]) from None
     own = parse_yaml(text, str(path))
+    if own.values.get("kind") == "search":
+        return _with_varied_job(own, path, above)
     steps = own.values.get("steps")
     if own.values.get("kind") == "pipeline" and isinstance(steps, list):
         for number, step in enumerate(steps):
@@ -42,14 +45,32 @@ def _read(path: Path, above: list[Path]) -> YamlDocument:
 
 def _with_step(own: YamlDocument, number: int, path: Path, above: list[Path]) -> YamlDocument:
     """The document with one step's base filled in."""
-    where = f"steps.{number}."
-    part = own.below(where[:-1])
+    part = own.below(f"steps.{number}")
     part.values = own.values["steps"][number]
     whole = _over_its_base(part, path, above)
     steps = [whole.values if i == number else step for i, step in enumerate(own.values["steps"])]
-    lines = own.lines | {where + key: line for key, line in whole.lines.items()}
-    files = own.files | {where + key: file for key, file in whole.files.items()}
-    return YamlDocument({**own.values, "steps": steps}, lines, files)
+    return _with_part(own, f"steps.{number}", whole, {"steps": steps})
+
+
+def _with_varied_job(own: YamlDocument, path: Path, above: list[Path]) -> YamlDocument:
+    """A search with the job that it varies filled in."""
+    part = own.below(BASE)
+    base = own.values.get(BASE)
+    if isinstance(base, str):
+        part.values, part.lines = {BASE: base}, {BASE: own.lines[BASE]}
+    elif isinstance(base, dict) and BASE in base:
+        part.values = dict(base)
+    else:
+        return own
+    whole = _over_its_base(part, path, above)
+    return _with_part(own, BASE, whole, {BASE: whole.values})
+
+
+def _with_part(own: YamlDocument, where: str, part: YamlDocument, values: dict[str, Any]) -> YamlDocument:
+    """The document with these values, one of them a part whose keys have lines and files of their own."""
+    lines = own.lines | {f"{where}.{key}": line for key, line in part.lines.items()}
+    files = own.files | {f"{where}.{key}": file for key, file in part.files.items()}
+    return YamlDocument({**own.values, **values}, lines, files)
 
 
 def _over_its_base(own: YamlDocument, path: Path, above: list[Path]) -> YamlDocument:

@@ -12,14 +12,17 @@ from typing import Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from .dotted import set_at
 from .errors import Fault, SpecError
 from .job import JOB_KINDS, JobSpec
 from .job_file import read_job_file
 from .pipeline import SHARED, PipelineJobSpec, step_values
 from .rules import cross_field_faults
+from .search import SearchSpec
+from .trial_specs import faults_of_points
 from .yaml_source import YamlDocument, parse_scalar, parse_yaml
 
-STEP_KINDS = [kind for kind in JOB_KINDS if kind != "pipeline"]
+STEP_KINDS = [kind for kind in JOB_KINDS if kind not in ("pipeline", "search")]
 
 
 def load_job(path: str | Path, overrides: Sequence[str] = ()) -> JobSpec:
@@ -83,12 +86,20 @@ def build_spec(values: dict[str, Any], document: YamlDocument | None = None, fil
     faults: list[Fault] = []
     if model is PipelineJobSpec:
         values, faults = _with_steps(values, document)
+    elif model is SearchSpec:
+        values, faults = _with_varied_job(values, document)
     try:
         spec = model.model_validate(values)
     except ValidationError as error:
         found = [_readable(item, model, values, document) for item in error.errors()]
-        # A step's own faults say more than that it is no job.
-        faults += [fault for fault in found if not any(f.where.startswith(f"{fault.where}.") for f in faults)]
+        # The own faults of a step, or of a search's base, say more than that it is no job.
+        told = {"base"} if model is SearchSpec and faults else set()
+        faults += [
+            fault
+            for fault in found
+            if fault.where.partition(".")[0] not in told
+            and not any(f.where.startswith(f"{fault.where}.") for f in faults)
+        ]
         spec = None
     if spec is None:
         sections = _valid_sections(
@@ -100,6 +111,9 @@ def build_spec(values: dict[str, Any], document: YamlDocument | None = None, fil
         faults.append(
             Fault(fault.where, fault.got, fault.allowed, fault.next_step, document.line_of(fault.where))
         )
+    if isinstance(spec, SearchSpec) and not faults:
+        found = faults_of_points(spec, build_spec)
+        faults += [replace(fault, line=document.line_of(fault.where)) for fault in found]
     if faults or spec is None:
         placed = [replace(fault, file=document.file_of(fault.where)) for fault in faults]
         raise SpecError(sorted(placed, key=lambda f: (f.file, f.line or 0, f.where)), file)
@@ -141,6 +155,23 @@ def _with_steps(values: dict[str, Any], document: YamlDocument) -> tuple[dict[st
     return {**kept, "steps": tuple(jobs) if len(jobs) == len(steps) else steps}, faults
 
 
+def _with_varied_job(values: dict[str, Any], document: YamlDocument) -> tuple[dict[str, Any], list[Fault]]:
+    """A search's values with its base as a valid job, if it is one, and the base's faults."""
+    base = values.get("base")
+    if not isinstance(base, dict):
+        return values, []
+    if base.get("kind") != "pretrain":
+        got = f"got {base['kind']!r}" if "kind" in base else "missing"
+        return values, [Fault("base.kind", got, "pretrain", line=document.line_of("base.kind"))]
+    try:
+        return {**values, "base": build_spec(base, document.below("base"))}, []
+    except SpecError as error:
+        return values, [
+            replace(fault, where=f"base.{fault.where}", file=document.file_of(f"base.{fault.where}"))
+            for fault in error.faults
+        ]
+
+
 def _without(values: dict[str, Any], dotted_keys: Sequence[str]) -> dict[str, Any]:
     """A copy that lacks the given keys: a misspelled key must not hide a section from the rules."""
     values = copy.deepcopy(values)
@@ -148,7 +179,8 @@ def _without(values: dict[str, Any], dotted_keys: Sequence[str]) -> dict[str, An
         *parents, last = dotted.split(".")
         node: Any = values
         for part in parents:
-            node = node[int(part)] if isinstance(node, list) else node[part]
+            # A key of a search's space has dots itself: it is left as it is.
+            node = node[int(part)] if isinstance(node, list) else node.get(part, {})
         node.pop(last, None)
     return values
 
@@ -179,39 +211,10 @@ def _with_overrides(values: dict[str, Any], overrides: Sequence[str]) -> tuple[d
                 Fault(text, "not an override", "key.path=value", "write for example train.epochs=5")
             )
             continue
-        fault = _set(values, key.split("."), parse_scalar(value), key)
+        fault = set_at(values, key, parse_scalar(value))
         if fault:
             faults.append(fault)
     return values, faults
-
-
-def _set(node: Any, path: list[str], value: Any, dotted: str) -> Fault | None:
-    *parents, last = path
-    for depth, part in enumerate(parents):
-        if isinstance(node, list):
-            if not _is_position(part, node):
-                return _no_such_item(".".join(path[: depth + 1]), node)
-            node = node[int(part)]
-            continue
-        if not isinstance(node.get(part), dict | list):
-            # `train.workers: 2` is short for a mapping, so an override may go below a plain value.
-            node[part] = {}
-        node = node[part]
-    if isinstance(node, list):
-        if not _is_position(last, node):
-            return _no_such_item(dotted, node)
-        node[int(last)] = value
-    else:
-        node[last] = value
-    return None
-
-
-def _is_position(part: str, items: list[Any]) -> bool:
-    return part.isdecimal() and int(part) < len(items)
-
-
-def _no_such_item(dotted: str, items: list[Any]) -> Fault:
-    return Fault(dotted, "no such list item", f"a position from 0 to {len(items) - 1}", "count from 0")
 
 
 def _readable(item: Any, model: type[BaseModel], values: dict[str, Any], document: YamlDocument) -> Fault:

@@ -15,11 +15,13 @@ from ..spec.errors import RunInterrupted, Syn2coError
 from ..spec.generate import GenerateSpec
 from ..spec.identity import run_name
 from ..spec.job import JobSpec, PipelineJobSpec, TrainingSpec, steps_of
+from ..spec.search import SearchSpec
 from ..storage.run_layout import RESULTS_FILE
 from .cluster import connected
 from .generate import run_generate
 from .progress import Progress
 from .resources import choose_workers
+from .search import run_search
 from .stop_signals import StopSignals
 
 
@@ -40,8 +42,11 @@ def run_jobs(jobs: Sequence[JobSpec], console: Console, *, debug: bool = False) 
             stack.enter_context(connected(debug=debug))
         begun_at: float | None = None
         for job in jobs:
-            step = job
+            step: Any = job
             try:
+                if isinstance(job, SearchSpec):
+                    run_search(job, console, debug=debug)
+                    continue
                 for step in steps_of(job):
                     if isinstance(step, GenerateSpec):
                         run_generate(step, console, debug=debug)

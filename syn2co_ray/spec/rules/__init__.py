@@ -4,8 +4,16 @@ Each rule names the sections it needs as its parameters; it runs when those are 
 so a fault in one section never hides one in another. A further rule is a function in one of these files.
 """
 
-from . import compat, framework, generation, training
+from . import compat, framework, generation, search, training
 from .registry import cross_field_faults
 from .training import worker_counts_allowed
 
-__all__ = ["compat", "cross_field_faults", "framework", "generation", "training", "worker_counts_allowed"]
+__all__ = [
+    "compat",
+    "cross_field_faults",
+    "framework",
+    "generation",
+    "search",
+    "training",
+    "worker_counts_allowed",
+]

@@ -1,0 +1,91 @@
+"""The point of each number: drawn, of the grid, or suggested by Optuna from what came out so far."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ..spec.points import Point, point_by, points_of, quantised
+from ..spec.search import DimensionSpec, SearchSpec
+from .records import Record
+
+
+def point_of(search: SearchSpec, number: int, records: Mapping[int, Record]) -> Point:
+    """The point of this number; the same for all its seeds, and after a restart."""
+    for record in records.values():
+        if record.point_number == number:
+            return record.point
+    if search.searcher == "optuna":
+        return _suggested(search, number, records.values())
+    return points_of(search)[number]
+
+
+def _suggested(search: SearchSpec, number: int, records: Iterable[Record]) -> Point:
+    """Optuna's tree-structured Parzen estimator, told all points again."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    # A trial that runs counts as a bad one: others look elsewhere meanwhile.
+    sampler = optuna.samplers.TPESampler(seed=search.seed + number, constant_liar=True)
+    study = optuna.create_study(sampler=sampler, direction="maximize" if search.maximises else "minimize")
+    for point, ended, value in points_so_far(records):
+        study.add_trial(_told(search.space, point, ended, value))
+    trial = study.ask()
+    return point_by(search.space, lambda key, dimension: _ask(trial, key, dimension))
+
+
+def points_so_far(records: Iterable[Record]) -> list[tuple[Point, bool, float | None]]:
+    """Each point that was started, whether all that was started of it has ended, and its mean metric."""
+    by_point: dict[int, list[Record]] = {}
+    for record in records:
+        by_point.setdefault(record.point_number, []).append(record)
+    found = []
+    for _, members in sorted(by_point.items()):
+        values = [record.value for record in members if record.value is not None]
+        mean = sum(values) / len(values) if values else None
+        found.append((members[0].point, all(record.has_ended for record in members), mean))
+    return found
+
+
+def _told(space: Mapping[str, DimensionSpec], point: Point, ended: bool, value: float | None) -> Any:
+    import optuna
+
+    states = optuna.trial.TrialState
+    state = states.RUNNING if not ended else states.FAIL if value is None else states.COMPLETE
+    return optuna.trial.create_trial(
+        state=state,
+        value=value if state == states.COMPLETE else None,
+        params={key: _parameter(space[key], chosen) for key, chosen in point.items()},
+        distributions={key: _distribution(space[key]) for key in point},
+    )
+
+
+def _ask(trial: Any, key: str, dimension: DimensionSpec) -> Any:
+    limits = _distribution(dimension)
+    if dimension.values is not None:
+        return dimension.values[trial.suggest_categorical(key, limits.choices)]
+    if dimension.randint is not None:
+        return trial.suggest_int(key, limits.low, limits.high)
+    suggested = trial.suggest_float(key, limits.low, limits.high, step=limits.step, log=limits.log)
+    return quantised(dimension, suggested) if dimension.quniform is not None else suggested
+
+
+def _parameter(dimension: DimensionSpec, value: Any) -> Any:
+    """A value as Optuna knows it: a finite one by its position, as it may be a whole section."""
+    return dimension.values.index(value) if dimension.values is not None else value
+
+
+def _distribution(dimension: DimensionSpec) -> Any:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if dimension.values is not None:
+        return CategoricalDistribution(tuple(range(len(dimension.values))))
+    if dimension.randint is not None:
+        return IntDistribution(*dimension.randint)
+    if dimension.quniform is not None:
+        low, high, step = dimension.quniform
+        return FloatDistribution(low, quantised(dimension, high), step=step)
+    if dimension.loguniform is not None:
+        return FloatDistribution(*dimension.loguniform, log=True)
+    assert dimension.uniform is not None
+    return FloatDistribution(*dimension.uniform)

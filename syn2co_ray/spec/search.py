@@ -1,0 +1,116 @@
+"""`kind: search`: many trainings of one base job, each with other values at some of its dotted keys."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import BeforeValidator, Field, SerializeAsAny
+
+from .base import EXECUTION_ONLY, Section
+
+FORMS = ("choice", "grid", "uniform", "loguniform", "quniform", "randint")
+FINITE_FORMS = ("choice", "grid")
+
+
+class DimensionSpec(Section):
+    """The values of one key of the base: exactly one of the forms."""
+
+    choice: tuple[Any, ...] | None = Field(default=None, strict=False, min_length=1)
+    """One of these values; a value may be a whole section."""
+    grid: tuple[Any, ...] | None = Field(default=None, strict=False, min_length=1)
+    """All of these values (only with searcher grid)."""
+    uniform: tuple[float, float] | None = Field(default=None, strict=False)
+    """Lowest and highest value."""
+    loguniform: tuple[float, float] | None = Field(default=None, strict=False)
+    """Lowest and highest value; their logarithm is drawn."""
+    quniform: tuple[float, float, float] | None = Field(default=None, strict=False)
+    """Lowest and highest value, and the step between values, counted from the lowest."""
+    randint: tuple[int, int] | None = Field(default=None, strict=False)
+    """Lowest and highest whole number, both included."""
+    when: dict[str, Any] = Field(default_factory=dict)
+    """The key varies only where other keys of the space have these values (a list: one of them); elsewhere
+    it is as in the base."""
+
+    @property
+    def given_forms(self) -> list[str]:
+        return [form for form in FORMS if getattr(self, form) is not None]
+
+    @property
+    def values(self) -> tuple[Any, ...] | None:
+        """All values, of a finite form; else None."""
+        return self.choice if self.choice is not None else self.grid
+
+
+def _name_as_section(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+class SchedulerSpec(Section):
+    """Which runs are stopped early, by their k-NN accuracy during training."""
+
+    name: Literal["none", "asha", "hyperband", "median"] = "none"
+    """asha: at rungs of the run's epochs, the best of those that came so far go on. hyperband: the same from
+    several first rungs. median: a run whose best is below the median of the others' means ends."""
+    grace_epochs: int = Field(default=1, ge=1)
+    """No run ends before it has trained so many epochs."""
+    reduction_factor: int = Field(default=3, ge=2)
+    """asha, hyperband: one in so many goes on at each rung; rungs are that factor apart."""
+
+
+SchedulerOrName = Annotated[
+    SchedulerSpec, BeforeValidator(_name_as_section, json_schema_input_type=str | SchedulerSpec)
+]
+"""`scheduler: asha` is short for `scheduler: {name: asha}`."""
+
+
+class BudgetSpec(Section):
+    """When the search ends at the latest; runs under way publish a checkpoint and stop."""
+
+    wall_hours: float | None = Field(default=None, gt=0)
+    """Of the search, over all its commands."""
+    gpu_hours: float | None = Field(default=None, gt=0)
+    """Of all runs together, from the start of their workers on."""
+    cost: float | None = Field(default=None, gt=0)
+    """GPU-hours times price_per_gpu_hour."""
+    price_per_gpu_hour: float | None = Field(default=None, gt=0)
+    """In whatever currency cost is meant."""
+
+
+class SearchSpec(Section):
+    """Trainings of a base job at points of a space, compared by one metric."""
+
+    kind: Literal["search"]
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,49}$")
+    """Lower-case name; its folder, below the base's storage, is this name and a short hash of the spec."""
+    seed: int = Field(default=0, ge=0)
+    """Points derive from it and their number; trainings have the base's seed."""
+    base: SerializeAsAny[Section]
+    """The job that is varied: the path of a file of kind pretrain, or its keys (with `base:` for a file)."""
+    space: dict[str, DimensionSpec] = Field(min_length=1)
+    """Dotted key of the base -> its values."""
+    metric: Literal["knn", "linear", "loss", "rankme", "knn_per_gpu_hour"]
+    """knn: top-1 percent at the first of evaluate.knn.neighbours; linear: of the probe after training; loss,
+    rankme: mean over the last epoch; knn_per_gpu_hour: knn over the GPU-hours of the run."""
+    mode: Literal["max", "min"] | None = None
+    """Which values are better; as the metric says when left out."""
+    searcher: Literal["random", "grid", "optuna"] = "random"
+    """random: drawn; grid: every combination of finite keys; optuna: TPE, from what came out so far."""
+    trials: int | None = Field(default=None, ge=1, json_schema_extra=EXECUTION_ONLY)
+    """How many points (grid has as many as it has); a finished search goes on when there are more."""
+    seeds: int = Field(default=1, ge=1)
+    """Runs of each point, with the base's seed and those after it."""
+    scheduler: SchedulerOrName = SchedulerSpec()
+    budget: BudgetSpec = Field(default=BudgetSpec(), json_schema_extra=EXECUTION_ONLY)
+    max_concurrent: int | None = Field(default=None, ge=1, json_schema_extra=EXECUTION_ONLY)
+    """Runs at once; as many as the cluster has room for when left out."""
+    retries: int = Field(default=1, ge=0, json_schema_extra=EXECUTION_ONLY)
+    """How often a failed run is started again, from its newest checkpoint."""
+
+    @property
+    def maximises(self) -> bool:
+        return (self.mode or ("min" if self.metric == "loss" else "max")) == "max"
+
+    @property
+    def training(self) -> Any:
+        """The base as the `PretrainSpec` it is (typed loosely: that class knows this module)."""
+        return cast(Any, self.base)

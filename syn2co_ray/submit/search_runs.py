@@ -1,0 +1,121 @@
+"""A trial as `syn2co run` would train it, in a thread: started, looked at, asked to stop."""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+from statistics import mean
+from typing import Any, Literal
+
+from rich.console import Console
+
+from ..report.page import write_report
+from ..report.run_files import RunFiles, load_run_files
+from ..report.table import TRAINED
+from ..search.loop import Ended
+from ..spec.errors import Syn2coError
+from ..spec.job import PretrainSpec
+from ..storage import Store
+from ..storage.run_layout import RESULTS_FILE
+from .prepare import prepare_run
+from .pretraining import train
+from .progress import Progress
+from .resources import asked_resources
+
+_ONE_AT_A_TIME = threading.Lock()
+"""Data sets are prepared, and pages drawn, by one trial after the other."""
+
+
+class TrialRun:
+    """A `search.loop.Run` on the Ray cluster that this process is connected to."""
+
+    def __init__(self, job: PretrainSpec, metric: str) -> None:
+        self.job, self.metric = job, metric
+        self._stop = threading.Event()
+        self._seen: dict[str, Any] = {}
+        self._ended: Ended | None = None
+        threading.Thread(target=self._run, name=f"trial {job.name}", daemon=True).start()
+
+    def evaluations(self) -> dict[int, float]:
+        """k-NN percent by epoch, of this start."""
+        k = str(self.job.evaluate.knn.neighbours[0])
+        return {row["epoch"]: row["knn"][k] for row in self._seen.get("evaluations", ())}
+
+    def gpus(self) -> float:
+        """GPUs held: none before the workers have started."""
+        if self._ended or "workers started" not in self._seen.get("marks", {}):
+            return 0.0
+        workers = self._seen["starts"][-1]["workers"] if self._seen["starts"] else None
+        return asked_resources(self.job, workers or self.job.train.workers.max).gpus
+
+    def ask_to_stop(self) -> None:
+        """Publish a checkpoint and end."""
+        self._stop.set()
+
+    def ended(self) -> Ended | None:
+        """None while it runs."""
+        return self._ended
+
+    @property
+    def progress(self) -> dict[str, Any]:
+        """The newest step's row; empty before the first."""
+        return self._seen.get("progress", {})
+
+    def _run(self) -> None:
+        try:
+            ended = self._trained()
+        except Syn2coError as error:
+            ended = Ended("failed", error=str(error))
+        except BaseException as error:
+            # A fault of ours must not keep the search from its other trials.
+            ended = Ended("failed", error=f"{type(error).__name__}: {error}")
+        self._ended = ended
+
+    def _trained(self) -> Ended:
+        now = time.time()
+        with _ONE_AT_A_TIME:
+            prepared = prepare_run(self.job, lambda text: None)
+        results = prepared.run.read_json(RESULTS_FILE)
+        if results is None or results["status"] != "finished":
+            unseen = Progress(Console(file=io.StringIO()))
+            marks = {"command": now, "started": now}
+            workers = self.job.train.workers.max
+            results = train(prepared, workers, unseen, self._stop, marks, self._look_on)
+            with _ONE_AT_A_TIME:
+                write_report(prepared.run.store)
+        return ended_run(
+            prepared.run.store, results["status"], self.metric, self.job.evaluate.knn.neighbours[0]
+        )
+
+    def _look_on(self, run: Any, seen: dict[str, Any]) -> None:
+        self._seen = seen
+
+
+def ended_run(store: Store, status: Literal["finished", "interrupted"], metric: str, k: int) -> Ended:
+    """How a run ended, from its folder."""
+    files = load_run_files(store)
+    evaluations = {
+        int(row.epoch): row.knn[k] for row in files.evals if row.epoch is not None and k in row.knn
+    }
+    return Ended(status, evaluations, metric_of(files, metric, k) if status == "finished" else None)
+
+
+def metric_of(files: RunFiles, metric: str, k: int) -> float | None:
+    """The metric of a finished run; None where it was not measured."""
+    rows = files.results.rows if files.results else []
+    trained = next((row for row in rows if row.features.startswith(TRAINED)), None)
+    if metric in ("knn", "knn_per_gpu_hour"):
+        return trained.knn_top1_percent.get(k) if trained else None
+    if metric == "linear":
+        return trained.linear_top1_percent if trained else None
+    steps = files.steps
+    last = [step for step in steps if step.epoch == steps[-1].epoch]
+    if metric == "loss":
+        return mean(losses) if (losses := [step.loss for step in last if step.loss is not None]) else None
+    # It is measured every few steps; a short epoch may lack it.
+    for part in (last, steps):
+        found = [value for step in part if (value := step.stats.get("embedding/rankme")) is not None]
+        if found:
+            return mean(found) if part is last else found[-1]
+    return None
