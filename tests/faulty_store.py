@@ -100,13 +100,14 @@ class FaultyStore:
 
     def requests(self) -> int:
         """Requests that came so far, refused ones too."""
-        rows = csv.DictReader(io.StringIO(self._command("show stat").lstrip("# ")))
-        return next(int(row["req_tot"]) for row in rows if row["svname"] == "FRONTEND")
+        return self._of_frontend("req_tot")
 
     def stop(self) -> None:
         """Accept no connection any more, and end those there are."""
         self._command("disable frontend store")
-        self.cut()
+        while self._of_frontend("scur"):  # idle ones end by themselves
+            self.cut()
+            time.sleep(0.02)
 
     def freeze(self) -> None:
         """Keep all connections, and answer nothing."""
@@ -142,6 +143,10 @@ class FaultyStore:
     def _answers(self) -> bool:
         with socket.socket() as probe:
             return probe.connect_ex(self.address) == 0
+
+    def _of_frontend(self, name: str) -> int:
+        rows = csv.DictReader(io.StringIO(self._command("show stat").lstrip("# ")))
+        return next(int(row[name]) for row in rows if row["svname"] == "FRONTEND")
 
     def _command(self, words: str) -> str:
         with socket.socket(socket.AF_UNIX) as control:
