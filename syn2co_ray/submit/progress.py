@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console
 from rich.live import Live
@@ -12,21 +12,16 @@ from rich.text import Text
 PLAIN_LINE_EVERY_S = 10.0
 
 
-class Progress:
-    """Shows what `PretrainRun.look` returns."""
+class LiveText:
+    """Text that replaces itself in a terminal, between lines that stay; elsewhere only the latter."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
         self._live: Live | None = None
-        self._evaluations_shown = 0
-        self._warnings_shown = 0
-        self._last_line_at = 0.0
-        self._last_step = -1
-        self._rate: float | None = None
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> Self:
         if self.console.is_terminal:
-            self._live = Live(Text("starting workers ..."), console=self.console, refresh_per_second=4)
+            self._live = Live(Text("starting ..."), console=self.console, refresh_per_second=4)
             self._live.start()
         return self
 
@@ -37,6 +32,24 @@ class Progress:
     def log(self, text: str) -> None:
         """A line that stays."""
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def replace(self, text: str) -> bool:
+        """Show this text instead of the one before; False where there is no terminal."""
+        if self._live:
+            self._live.update(Text(text))
+        return self._live is not None
+
+
+class Progress(LiveText):
+    """Shows what `PretrainRun.look` returns."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self._evaluations_shown = 0
+        self._warnings_shown = 0
+        self._last_line_at = 0.0
+        self._last_step = -1
+        self._rate: float | None = None
 
     def show(self, seen: dict[str, Any]) -> None:
         """Update the live line, or print a plain line now and then."""
@@ -53,9 +66,8 @@ class Progress:
         line = self.line(progress)
         if "live" in seen:
             line += f"  {seen['live']['images_made']:,} generated, {seen['live']['images_ready']:,} ready"
-        if self._live:
-            self._live.update(Text(line))
-        elif time.monotonic() - self._last_line_at >= PLAIN_LINE_EVERY_S or self._last_step < 0:
+        due = time.monotonic() - self._last_line_at >= PLAIN_LINE_EVERY_S or self._last_step < 0
+        if not self.replace(line) and due:
             self._last_line_at = time.monotonic()
             self.log(line)
         self._last_step = progress["step"]

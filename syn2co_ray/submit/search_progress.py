@@ -6,43 +6,25 @@ import time
 from typing import Any
 
 from rich.console import Console
-from rich.live import Live
-from rich.text import Text
 
 from ..report.table import aligned
 from ..search.leaderboard import ranking
 from ..search.loop import Search, used_of_budget
-from .progress import PLAIN_LINE_EVERY_S, duration
+from .progress import PLAIN_LINE_EVERY_S, LiveText, duration
 
 
-class SearchProgress:
+class SearchProgress(LiveText):
     """Shows what a `Search` does."""
 
     def __init__(self, console: Console) -> None:
-        self.console = console
-        self._live: Live | None = None
+        super().__init__(console)
         self._last_line, self._last_line_at = "", float("-inf")
-
-    def __enter__(self) -> SearchProgress:
-        if self.console.is_terminal:
-            self._live = Live(Text("starting ..."), console=self.console, refresh_per_second=4)
-            self._live.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        if self._live:
-            self._live.stop()
-
-    def log(self, text: str) -> None:
-        """A line that stays."""
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def show(self, search: Search) -> None:
         """Update the table, or print the summary now and then, when it has changed."""
-        if self._live:
-            self._live.update(Text("\n".join([*running_lines(search), summary_line(search)])))
-            return
         line, now = summary_line(search), time.monotonic()
+        if self.replace("\n".join([*running_lines(search), line])):
+            return
         if line != self._last_line and now - self._last_line_at >= PLAIN_LINE_EVERY_S:
             self._last_line, self._last_line_at = line, now
             self.log(line)

@@ -55,6 +55,13 @@ def long_job(folder: str) -> str:
     )
 
 
+def written_job(folder: Path) -> Path:
+    """The long job as a file, its data and runs beside it."""
+    job = folder / "tiny.yaml"
+    job.write_text(long_job(str(folder)))
+    return job
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[int, tuple[int, float]]:
     """Digest of the keys and loss of each step, without Ray and without faults."""
@@ -162,8 +169,7 @@ def processes(name: str) -> list[psutil.Process]:
 def test_a_view_actor_that_is_killed_costs_nothing(
     undisturbed: dict[int, tuple[int, float]], tmp_path: Path
 ) -> None:
-    job = tmp_path / "tiny.yaml"
-    job.write_text(long_job(str(tmp_path)))
+    job = written_job(tmp_path)
 
     killed: list[int] = []
 
@@ -211,8 +217,7 @@ def ray_with_a_tiny_disk(folder: Path) -> Iterator[str]:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root for a small disk")
 def test_a_full_disk_under_the_object_store_is_one_clear_error(tmp_path: Path) -> None:
-    job = tmp_path / "tiny.yaml"
-    job.write_text(long_job(str(tmp_path)))
+    job = written_job(tmp_path)
     with ray_with_a_tiny_disk(tmp_path) as address:
         large = ("augment.image_size=224", "train.images_per_step_global=160", "train.failures_max=0")
         run = start(
@@ -227,8 +232,7 @@ def test_a_full_disk_under_the_object_store_is_one_clear_error(tmp_path: Path) -
 def test_a_driver_that_is_killed_is_resumed_by_the_same_command(
     undisturbed: dict[int, tuple[int, float]], tmp_path: Path
 ) -> None:
-    job = tmp_path / "tiny.yaml"
-    job.write_text(long_job(str(tmp_path)))
+    job = written_job(tmp_path)
     first = start(job, ONE_WORKER)
     while not list(tmp_path.glob("runs/*/checkpoints/*/MANIFEST.json")):
         assert first.poll() is None, first.communicate()[0]
@@ -247,8 +251,7 @@ def test_a_driver_that_is_killed_is_resumed_by_the_same_command(
 def test_a_worker_that_hangs_is_named_and_left_behind(
     undisturbed: dict[int, tuple[int, float]], tmp_path: Path
 ) -> None:
-    job = tmp_path / "tiny.yaml"
-    job.write_text(long_job(str(tmp_path)))
+    job = written_job(tmp_path)
     stopped: list[int] = []
 
     def stop() -> None:
