@@ -115,6 +115,13 @@ class ObjectStore:
         _call(*admin, "rm", f"--uid={name}", "--key-type=s3", f"--access-key={self.access_key}")
         return replace(self, access_key=access_key, secret_key=secret_key)
 
+    def limit(self, bucket: str, bytes_max: int) -> None:
+        """Let a bucket take no more than so many bytes."""
+        quota = ("radosgw-admin", "-c", str(self.config), "quota")
+        of = ("--quota-scope=bucket", f"--bucket={bucket}")
+        _call(*quota, "set", *of, f"--max-size={bytes_max}")
+        _call(*quota, "enable", *of)
+
     @property
     def environment(self) -> dict[str, str]:
         """AWS_* variables that make every S3 client of a process find this store."""

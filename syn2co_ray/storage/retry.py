@@ -44,6 +44,7 @@ _DENIED = re.compile(
     r"|Azure Error: \[[^]]*\] 40[13]|AuthenticationException|PublicAccessNotPermitted",
     re.IGNORECASE,
 )
+_FULL = re.compile(r"QuotaExceeded|StorageFull|InsufficientStorage|HTTP status 507", re.IGNORECASE)
 _NO_BUCKET = re.compile(r"NO_SUCH_BUCKET|NoSuchBucket|ContainerNotFound", re.IGNORECASE)
 _NO_OBJECT = re.compile(r"NO_SUCH_KEY|NOT_FOUND|HTTP status 404", re.IGNORECASE)
 _OTHER_REGION = re.compile(r"HTTP status 301|PERMANENT_?REDIRECT|AuthorizationHeaderMalformed", re.IGNORECASE)
@@ -167,6 +168,8 @@ def _services(what: str) -> tuple[_Service, ...]:
 
 def _patience_s(error: OSError, what: str) -> float:
     """How long it makes sense to try again; 0 for what will not pass."""
+    if _is_full(error):
+        return 0.0
     if is_transient(error):
         return PATIENCE_S
     served = [service in _served for service in _services(what)] or [False, False]
@@ -194,11 +197,16 @@ def is_transient(error: OSError) -> bool:
     if isinstance(error, FileNotFoundError | PermissionError | ConnectionRefusedError):
         return False
     text = _words(error)
-    if _UNREACHABLE.search(text) or _DENIED.search(text):
+    if _UNREACHABLE.search(text) or _DENIED.search(text) or _is_full(error):
         return False
     if isinstance(error, TimeoutError | ConnectionError) or error.errno in _TRANSIENT_ERRNO:
         return True
     return _TRANSIENT.search(text) is not None
+
+
+def _is_full(error: OSError) -> bool:
+    # Some stores say it with the status of a refusal (403), some with one of a fault (507).
+    return error.errno in (errno.ENOSPC, errno.EDQUOT) or _FULL.search(_words(error)) is not None
 
 
 def _is_unreachable(error: OSError) -> bool:
@@ -220,6 +228,13 @@ def translate(error: OSError, what: str) -> StorageError:
             got=f"the endpoint cannot be reached ({_last_words(text)})",
             allowed="a store that accepts connections from this machine",
             next_step=f"check {_ENDPOINTS.get(_scheme(what), _ENDPOINTS['s3'])}, and that the store is up",
+        )
+    if _is_full(error):
+        return StorageError(
+            where=what,
+            got="no space is left there, or a quota is used up",
+            allowed="a place with room for it",
+            next_step="free space, raise the quota, or choose another place; what is there stays whole",
         )
     if _DENIED.search(text):
         return _denied(text, what)
@@ -246,8 +261,6 @@ def _translate_path(error: OSError, text: str, what: str) -> StorageError:
         got, next_step = "it is a file, not a folder", "give the folder that holds it"
     elif isinstance(error, PermissionError):
         got, next_step = "this user may not do that", "change the permissions or the path"
-    elif error.errno in (errno.ENOSPC, errno.EDQUOT):
-        got, next_step = "no space is left there", "free space or choose another place"
     elif _OTHER_REGION.search(text):
         got, next_step = "the bucket is in another region", "set object_store.region or AWS_DEFAULT_REGION"
     elif _CHECKSUM.search(text):

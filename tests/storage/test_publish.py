@@ -7,6 +7,7 @@ import gc
 import os
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ from syn2co_ray.storage import (
     with_retries,
 )
 
+from ..object_store import ObjectStore
 from .stalling_proxy import StallingProxy
 
 OPTIONS = ObjectStoreSpec()
@@ -172,6 +174,17 @@ def cutting(s3_environment):
 
 
 # In the request that starts the upload, in a first and a last part.
+@pytest.mark.object_store
+def test_a_full_bucket_is_said_to_be_full_and_nothing_half_written_stays(s3_environment: ObjectStore) -> None:
+    bucket = f"full-{uuid.uuid4().hex}"
+    store = open_store(s3_environment.make_bucket(bucket), OPTIONS)
+    publish_bytes(store, "fits", b"x")
+    s3_environment.limit(bucket, bytes_max=2**20)
+    with pytest.raises(StorageError, match="a quota is used up"):
+        publish_bytes(store, "more", os.urandom(3 * PART_BYTES))
+    assert [file.path for file in list_files(store)] == ["fits"]
+
+
 @pytest.mark.object_store
 @pytest.mark.parametrize("forward_bytes", [300, PART_BYTES // 2, 3 * PART_BYTES - 100])
 def test_upload_that_fails_in_the_middle_keeps_the_old_object(

@@ -67,6 +67,14 @@ PERMANENT = [
     (pa.ArrowException("Unknown error: failed: N5Azure4Core11AuthenticationExceptionE: no login"), "refused"),
     (hub_error("ConnectError", "[Errno 111] Connection refused"), "cannot be reached"),
     (OSError(errno.ENOSPC, "No space left on device"), "no space"),
+    (
+        OSError(
+            f"{HEAD} UNKNOWN (HTTP status 403) during PutObject operation: Unable to parse ExceptionName: "
+            "QuotaExceeded Message: "
+        ),
+        "a quota is used up",
+    ),
+    (OSError(f"{HEAD} UNKNOWN (HTTP status 507) during PutObject operation: "), "no space"),
     (OSError("something nobody has seen before"), "something nobody has seen before"),
 ]
 
