@@ -5,8 +5,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+from ..spec.errors import TrainingError
+
+HEAD_ANSWERS_WITHIN_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,9 @@ def connected(*, debug: bool = False) -> Iterator[Cluster]:
 
     Without RAY_ADDRESS a cluster of this machine's CPUs and GPUs is started, bound to loopback and
     behind a token made for this run only; it ends with the block.
+
+    Raises:
+        TrainingError: the cluster's head died within the block.
     """
     address = os.environ.get("RAY_ADDRESS")
     import ray
@@ -54,6 +62,7 @@ def connected(*, debug: bool = False) -> Iterator[Cluster]:
     if not debug:
         for name in ("ray", "ray.data", "ray.train", "ray.tune"):
             logging.getLogger(name).setLevel(logging.ERROR)
+    head = ray.get_runtime_context().gcs_address
     try:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         yield Cluster(
@@ -61,9 +70,27 @@ def connected(*, debug: bool = False) -> Iterator[Cluster]:
             tuple(node.get("GPU", 0.0) for node in nodes),
             not address,
         )
+    except ray.exceptions.RayError as error:
+        if _answers(head):
+            raise
+        raise TrainingError(
+            f"Ray's head at {head}",
+            f"does not answer any more ({type(error).__name__})",
+            "",
+            "see why it or its machine died, start the cluster again, then the same command: it resumes",
+        ) from error
     finally:
         if not already:
             ray.shutdown()
+
+
+def _answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=HEAD_ANSWERS_WITHIN_S).close()
+    except OSError:
+        return False
+    return True
 
 
 @contextlib.contextmanager

@@ -52,7 +52,7 @@ def test_a_storm_over_a_third_of_the_requests_loses_nothing(
     store: Store, faulty_store: FaultyStore, fault: str
 ) -> None:
     faulty_store.set(**{fault: 300})
-    contents = {f"{number:02d}": os.urandom(1000 * number) for number in range(16)}
+    contents = {f"{number:02d}": os.urandom(1000 * number) for number in range(8)}
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda item: publish_bytes(store, *item), contents.items()))
         read = dict(zip(contents, pool.map(lambda name: read_bytes(store, name), contents), strict=True))

@@ -21,7 +21,7 @@ from syn2co_ray.storage import list_files, open_store
 from ..faulty_store import running_faulty_store
 from ..hosts import Hosts, missing
 from ..object_store import ObjectStore
-from ..ray_hosts import RayHosts, wait_for
+from ..ray_hosts import ENVIRONMENT, RayHosts, wait_for
 from .test_elasticity import check_steps, job_values
 
 pytestmark = pytest.mark.slow
@@ -110,6 +110,33 @@ def test_a_head_that_dies_and_comes_back_costs_nothing(tmp_path: Path, redis: st
         out, run, results = finished(driver, tmp_path / "head")
     assert len(results["starts"]) == 1, out
     check_steps(str(run), wide_job_values(tmp_path / "straight"))
+
+
+def test_a_head_that_dies_for_good_ends_the_run_and_a_new_cluster_takes_it_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ENVIRONMENT, "RAY_gcs_rpc_server_reconnect_timeout_s", "15")
+    file = tmp_path / "job.yaml"
+    values = job_values(tmp_path / "head")
+    values["train"] |= {"workers": 1}
+    file.write_text(yaml.safe_dump(values))
+    with RayHosts(2) as hosts:
+        hosts.start_head(cpus=0)
+        hosts.start_node(2, cpus=2)
+        hosts.await_nodes(2, seen_from=2)
+        first = hosts.start_job(2, file)
+        wait_for(lambda: workers_of_newest(tmp_path / "head/runs") == 1, 300)
+        hosts.kill(1)
+        out = first.communicate(timeout=300)[0]
+        assert first.returncode == 4, out
+        assert f"error: Ray's head at {hosts.ray_address}: does not answer any more" in out
+        hosts.kill(2)
+        hosts.start_head(cpus=0)
+        hosts.start_node(2, cpus=2)
+        hosts.await_nodes(2, seen_from=2)
+        out, _, results = finished(hosts.start_job(2, file), tmp_path / "head")
+    assert "resumed from step" in out
+    assert results["resumed_from_steps"]
 
 
 @pytest.mark.object_store
