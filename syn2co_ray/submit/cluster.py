@@ -5,13 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ..spec.errors import TrainingError
-
-HEAD_ANSWERS_WITHIN_S = 5.0
+from .head_watch import HeadWatch
 
 
 @dataclass(frozen=True)
@@ -62,35 +59,22 @@ def connected(*, debug: bool = False) -> Iterator[Cluster]:
     if not debug:
         for name in ("ray", "ray.data", "ray.train", "ray.tune"):
             logging.getLogger(name).setLevel(logging.ERROR)
-    head = ray.get_runtime_context().gcs_address
+    watch = HeadWatch(ray.get_runtime_context().gcs_address)
     try:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        yield Cluster(
-            sum(node.get("CPU", 0.0) for node in nodes),
-            tuple(node.get("GPU", 0.0) for node in nodes),
-            not address,
-        )
+        with watch:
+            yield Cluster(
+                sum(node.get("CPU", 0.0) for node in nodes),
+                tuple(node.get("GPU", 0.0) for node in nodes),
+                not address,
+            )
     except ray.exceptions.RayError as error:
-        if _answers(head):
+        if watch.answers():
             raise
-        raise TrainingError(
-            f"Ray's head at {head}",
-            f"does not answer any more ({type(error).__name__})",
-            "",
-            "see why it or its machine died, start the cluster again, then the same command: it resumes",
-        ) from error
+        raise watch.lost(type(error).__name__) from error
     finally:
         if not already:
             ray.shutdown()
-
-
-def _answers(address: str) -> bool:
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), timeout=HEAD_ANSWERS_WITHIN_S).close()
-    except OSError:
-        return False
-    return True
 
 
 @contextlib.contextmanager
