@@ -31,6 +31,7 @@ _ENDS = {
     "stopped": _End("X", EDGE, "stopped early"),
     "failed": _End("v", COLOURS[3], "failed"),
     "interrupted": _NOT_ENDED,
+    "paused": _NOT_ENDED,
     "running": _NOT_ENDED,
 }
 """By status of a record."""
