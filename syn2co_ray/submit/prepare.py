@@ -70,7 +70,7 @@ def prepare_run(job: TrainingSpec, log: Callable[[str], None], shared: Store | N
         reader_cpus_each=job.data.reader_cpus_each,
     )
     evaluation = _evaluation(run, job, indexes, log, shared)
-    live = prepare_live(job, run.store, plan) if job.data.live else None
+    live = prepare_live(job, run.store, plan, shared) if job.data.live else None
     if run.read_json(PROVENANCE_FILE) is None:
         run.write_json(PROVENANCE_FILE, provenance(job, indexes, live.provenance if live else None))
     return PreparedRun(job, run, stream, evaluation, live)

@@ -3,8 +3,9 @@
 - `index/`: the list of a source's files and rows, by the hash of the source's spec without share and origin.
   Trials that start later must not train on files that were added meanwhile.
 - `baselines/`: rows of untrained features (`evaluate.known_rows`).
-
-Not shared: pools of live sources. Each trial drives its own, as what leaves it depends on where training is.
+- `live/`: shards of live sources, by the hash of what they hold: trials with equal generators and seeds, such
+  as those that vary negatives, copy what another one has made. Each has a pool of its own all the same, as
+  what leaves it depends on where training is. Trials that run at once may make a shard twice.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from dataclasses import replace
 from ..data.index import SourceIndex, build_index, load_index, save_index
 from ..spec.job import PretrainSpec
 from ..spec.source import ObjectStoreSpec, SourceSpec
-from ..storage import Store, exists, open_store, publish_bytes, read_bytes
+from ..storage import Store, delete, exists, list_files, open_store, publish_bytes, read_bytes
+from .live import FOLDER as LIVE_FOLDER
 
 SHARED_FOLDER, INDEX_FOLDER = "shared", "index"
 
@@ -27,6 +29,13 @@ def shared_by_trials(job: PretrainSpec) -> Store:
     """The folder beside `trials/`, in which the trial's run folder lies."""
     trials = open_store(job.storage, job.object_store)
     return replace(trials, uri=trials.uri.rpartition("/")[0]).child(SHARED_FOLDER)
+
+
+def forget_images(search: Store) -> None:
+    """Delete the shards that trials left for one another: the search is finished."""
+    images = search.child(SHARED_FOLDER, LIVE_FOLDER)
+    for info in list_files(images, missing_ok=True):
+        delete(images, info.path)
 
 
 def source_index(
