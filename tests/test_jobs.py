@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import multiprocessing
 import re
@@ -16,15 +17,24 @@ import pytest
 from syn2co_ray.spec.identity import json_schema, resolved
 from syn2co_ray.spec.job import PretrainSpec
 from syn2co_ray.spec.job_file import read_job_file
-from syn2co_ray.spec.load import load_job
+from syn2co_ray.spec.load import build_spec, load_job
+from syn2co_ray.spec.negatives import NEGATIVE_KINDS
+from syn2co_ray.spec.points import number_of_points, points_of
+from syn2co_ray.spec.trial_specs import trial_values
 from syn2co_ray.spec.yaml_source import parse_yaml
 
 JOBS = Path(__file__).resolve().parents[1] / "jobs"
 SHARED = sorted((JOBS / "shared").glob("*.yaml"))
 """Files that jobs build on; no jobs by themselves."""
 FILES = sorted(set(JOBS.rglob("*.yaml")) - set(SHARED))
-FILES_PER_FOLDER = {".": 5, "cifar10_table": 14, "imagenet": 15, "search": 1}
+FILES_PER_FOLDER = {".": 5, "cifar10_table": 14, "imagenet": 15, "search": 13}
 IMAGENET = sorted((JOBS / "imagenet").glob("*.yaml"))
+
+
+def twin_of(path: Path) -> Path:
+    """The laptop's twin of a study."""
+    return path.with_stem(f"{path.stem}_laptop")
+
 
 each_file = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(JOBS)))
 each_imagenet_file = pytest.mark.parametrize("path", IMAGENET, ids=lambda path: path.stem)
@@ -246,6 +256,7 @@ def estimated_hours(job: PretrainSpec) -> float:
     if job.method.backbone == "resnet50":
         return 53 * 8 * job.train.epochs / 200
     images = 1_281_167 if len(job.data.train) == 1 else 126_689 + 130_000
+    images = job.data.images_per_epoch or images
     forwards = FORWARDS_PER_IMAGE.get(job.method.framework, 8.0)
     return images * job.train.epochs * forwards / IMAGES_PER_S[job.method.backbone] / 3600
 
@@ -260,6 +271,71 @@ def test_header_names_source_figure_cost_and_command(path):
     said = re.search(r"about ([\d,]+) V100-hours, estimated: ", cost)
     assert said is not None
     assert float(said[1].replace(",", "")) == pytest.approx(estimated_hours(load_job(path)), rel=0.02)
+
+
+STUDIES = sorted(path for path in (JOBS / "search").glob("*.yaml") if twin_of(path).exists())
+"""Searches at the size of a cluster, each with its twin for a laptop."""
+each_study = pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+NOT_ON_A_LAPTOP = {"steps_guidance": {"data.live.generator.pipeline.guidance"}}
+"""The shipped diffusion model is unconditional: it has no guidance."""
+
+
+def test_every_study_has_a_twin():
+    twins = {path for path in (JOBS / "search").glob("*.yaml") if path.stem.endswith("_laptop")}
+    assert {twin_of(path) for path in STUDIES} == twins
+    assert len(STUDIES) == 6
+
+
+@each_study
+def test_a_twin_varies_the_same_keys_with_as_many_forms(path):
+    study, twin = load_job(path), load_job(twin_of(path))
+    missing = NOT_ON_A_LAPTOP.get(path.stem, set())
+    assert set(study.space) - missing == set(twin.space)
+    for key in twin.space:
+        assert study.space[key].given_forms == twin.space[key].given_forms
+        assert study.space[key].when.keys() == twin.space[key].when.keys()
+    assert study.searcher == twin.searcher
+    assert study.scheduler.name == twin.scheduler.name
+
+
+@each_study
+def test_a_study_says_source_figure_cost_and_its_twin_what_it_shows(path):
+    study = load_job(path)
+    for file, words in ((path, ("Source", "Expected", "Cost")), (twin_of(path), ("Shows", "Time"))):
+        header = "\n".join(line for line in file.read_text().splitlines() if line.startswith("#"))
+        for word in (*words, "Run"):
+            assert len(re.findall(rf"^# {word}: ", header, re.MULTILINE)) == 1, word
+        assert f"# Run: syn2co run jobs/search/{file.name}" in header
+    said = re.search(r"about ([\d,]+) V100-hours", path.read_text())
+    assert said is not None
+    cost = number_of_points(study) * estimated_hours(study.base)
+    assert float(said[1].replace(",", "")) == pytest.approx(cost, rel=0.02)
+
+
+def test_the_ablation_is_each_kind_alone_each_pair_all_and_none():
+    for name in ("strategies", "strategies_laptop"):
+        search = load_job(JOBS / f"search/{name}.yaml")
+        jobs = [build_spec(trial_values(search, point)) for point in points_of(search)]
+        kinds = [tuple(job.method.negatives.kinds()) if job.method.negatives else () for job in jobs]
+        expected = [
+            (),
+            *itertools.combinations(NEGATIVE_KINDS, 1),
+            *itertools.combinations(NEGATIVE_KINDS, 2),
+            NEGATIVE_KINDS,
+        ]
+        assert sorted(kinds) == sorted(expected)
+
+
+@pytest.mark.parametrize("name", ["real_generated_share", "real_generated_share_laptop"])
+def test_every_share_trains_as_many_steps_and_is_classified_with_real_images(name):
+    search = load_job(JOBS / f"search/{name}.yaml")
+    jobs = [build_spec(trial_values(search, point)) for point in points_of(search)]
+    generated = [
+        sum(source.share or 1.0 for source in job.data.train if source.origin == "generated") for job in jobs
+    ]
+    assert generated == [0.0, 0.25, 0.5, 0.75, 1.0]
+    assert len({job.data.images_per_epoch for job in jobs} - {None}) == 1
+    assert all(job.data.eval_bank.origin == "real" for job in jobs)
 
 
 TWO_STEPS = [

@@ -16,8 +16,10 @@ from ..methods import Method, build_method
 from ..methods.normalise import normalise
 from ..spec.errors import DataError
 from ..spec.job import PretrainSpec
+from ..storage import Store
 from .features import Embed, FeatureChunk, Ranks, chunks, raw_pixels
 from .knn import Neighbours, StreamingKnn, knn_top1
+from .known_rows import known_row, leave_row, row_name
 from .labelled import LabelledSet
 from .linear_probe import linear_probe
 
@@ -31,6 +33,8 @@ class Evaluation:
     job: PretrainSpec
     bank: LabelledSet
     queries: LabelledSet
+    shared: Store | None = None
+    """Where the trials of a search leave the rows of baselines, which they have in common."""
 
     def during_training(self, method: Method, ranks: Ranks) -> dict[str, Any] | None:
         """k-NN top-1 of the online encoder; figures on rank 0, None elsewhere."""
@@ -40,11 +44,37 @@ class Evaluation:
     def after_training(self, method: Method, ranks: Ranks) -> list[dict[str, Any]] | None:
         """k-NN and linear probe of the trained encoder and of the baselines; rows on rank 0."""
         embeds: dict[str, Embed] = {TRAINED: _embedding(method)}
-        if self.job.evaluate.baselines:
+        names = (
+            {PIXELS: self._name(PIXELS), RANDOM: self._name(RANDOM)} if self.job.evaluate.baselines else {}
+        )
+        known = self._known(names, ranks)
+        if RANDOM in names and RANDOM not in known:
             untrained = build_method(self.job.method, self.job.augment.image_size, self.job.seed)
             embeds[RANDOM] = _embedding(untrained.to(ranks.device))
+        if PIXELS in names and PIXELS not in known:
             embeds[PIXELS] = raw_pixels
-        return self._measure(embeds, ranks, linear=self.job.evaluate.linear is not None)
+        measured = self._measure(embeds, ranks, linear=self.job.evaluate.linear is not None)
+        if measured is None:
+            return None
+        rows = {row["features"]: row for row in measured}
+        if self.shared is not None:
+            for features in rows.keys() & names.keys():
+                leave_row(self.shared, names[features], rows[features])
+        rows |= known
+        return [rows[features] for features in (TRAINED, RANDOM, PIXELS) if features in rows]
+
+    def _name(self, features: str) -> str:
+        return row_name(self.job, self.bank, self.queries, features, untrained=features == RANDOM)
+
+    def _known(self, names: dict[str, str], ranks: Ranks) -> dict[str, dict[str, Any]]:
+        """Rows that another trial measured, as rank 0 finds them: all ranks must leave out the same."""
+        if self.shared is None or not names:
+            return {}
+        found = {}
+        if ranks.rank == 0:
+            rows = {features: known_row(self.shared, name) for features, name in names.items()}
+            found = {features: row for features, row in rows.items() if row is not None}
+        return ranks.gathered(found)[0]
 
     def _measure(
         self, embeds: dict[str, Embed], ranks: Ranks, *, linear: bool

@@ -14,7 +14,7 @@ import ray
 
 from ..spec.errors import Fault, SpecError, Syn2coError, error_to_json
 from ..spec.generate import GenerateSpec
-from ..storage import open_store, publish_bytes
+from ..storage import Store, exists, open_store, publish_bytes, read_bytes
 from .conditions import RealRecords
 from .fitting_batches import FittingBatches
 from .gate import Gate, ReferenceHashes
@@ -38,12 +38,20 @@ class ForActors:
 class ShardActor:
     """Ray Data calls it with blocks of one row, the number of a shard; a live source calls `make`.
 
-    Out comes one row a shard: number, images, seconds, `rejects` (JSON, reason -> count), the actor's name,
-    or `error`, which the driver raises.
+    With `shared`, a shard that lies there already (its name is the hash of what it holds) is copied, and what
+    is made is left there too. Out comes one row a shard: number, images made (0: copied), seconds, `rejects`
+    (JSON, reason -> count), the actor's name, or `error`, which the driver raises.
     """
 
-    def __init__(self, job: GenerateSpec, boxed: list[Any], digest: str, about: dict[str, Any]) -> None:
-        self.job, self.about = job, about
+    def __init__(
+        self,
+        job: GenerateSpec,
+        boxed: list[Any],
+        digest: str,
+        about: dict[str, Any],
+        shared: Store | None = None,
+    ) -> None:
+        self.job, self.about, self.shared = job, about, shared
         given: ForActors = ray.get(boxed[0])
         self.conditions, self.records = given.conditions, given.records
         self.content = content_id(job, digest, self.conditions)
@@ -99,11 +107,15 @@ class ShardActor:
 
     def _publish(self, number: int) -> tuple[int, str]:
         shard = shard_of(self.job, self.conditions, self.content, number)
+        if self.shared is not None and exists(self.shared, shard.file):
+            publish_bytes(self.store, shard.file, read_bytes(self.shared, shard.file))
+            return 0, "{}"
         parts = Parts(self.store, shard.file, PART_SCHEMA)
         made = make_shard(
             self.job, self.content, shard, self.maker, self._originals, self.gate, self.about, parts
         )
-        publish_bytes(self.store, shard.file, made.data)
+        for store in (self.store, self.shared) if self.shared is not None else (self.store,):
+            publish_bytes(store, shard.file, made.data)
         parts.clear()
         return len(shard.slots), json.dumps(Counter(reject["reason"] for reject in made.rejects))
 

@@ -43,6 +43,7 @@ class LiveJob:
         weights_digest: of the pipeline.
         about: plain values for the shards' metadata.
         cpus_for_training, gpus_for_training: what generating actors above the fewest leave alone.
+        shared: where the trials of a search leave shards for one another.
     """
 
     live: LiveSpec
@@ -53,6 +54,7 @@ class LiveJob:
     about: dict[str, Any]
     cpus_for_training: float
     gpus_for_training: float
+    shared: Store | None = None
 
 
 @dataclass
@@ -85,7 +87,7 @@ class LiveGenerator:
         )
         self.decided_before = len(self.ledger.decided)
         self.workers: list[_Worker] = []
-        self.shards_made = self.failures = 0
+        self.images_made = self.images_shared = self.failures = 0
         self.waited_s = 0.0
         self.position: int | None = None
         self.error = ""
@@ -164,7 +166,8 @@ class LiveGenerator:
         """Counts, for people."""
         per_shard = self.job.images_per_shard
         return {
-            "images_made": self.shards_made * per_shard,
+            "images_made": self.images_made,
+            "images_shared": self.images_shared,
             "images_ready": self.ledger.ready * per_shard,
             "passes": len(self.ledger.decided) - self.decided_before,
             "late_passes": self.ledger.late_passes,
@@ -198,7 +201,8 @@ class LiveGenerator:
             self.error = row["error"]
         else:
             self.failures = 0
-            self.shards_made += 1
+            self.images_made += row["images"]
+            self.images_shared += 0 if row["images"] else self.job.images_per_shard
             self.ledger.add(shard)
 
     def _hire_and_fire(self) -> None:
@@ -225,7 +229,8 @@ class LiveGenerator:
     def _new_actor(self) -> Any:
         actors = self.job.actors
         kind = ray.remote(num_cpus=actors.cpus_each, num_gpus=actors.gpus_each)(ShardActor)
-        return kind.remote(self.job, self.boxed, self.task.weights_digest, self.task.about)
+        task = self.task
+        return kind.remote(self.job, self.boxed, task.weights_digest, task.about, task.shared)
 
 
 async def _answer(reference: Any) -> Any:

@@ -95,6 +95,8 @@ class LiveTotal(Record):
     """What a live source did, in the last start."""
 
     images_made: int
+    images_shared: int = 0
+    """Taken from other trials of the same search."""
     passes: int
     late_passes: int
     longest_wait_s: float

@@ -17,6 +17,7 @@ from .method import MethodSpec
 from .pipeline import PipelineJobSpec
 from .search import SearchSpec
 from .source import ObjectStoreSpec
+from .track import TrackSpec
 from .train import TrainSpec
 
 
@@ -35,6 +36,7 @@ class TrainingSpec(Section):
     method: Any
     train: TrainSpec
     object_store: ObjectStoreSpec = Field(default=ObjectStoreSpec(), json_schema_extra=EXECUTION_ONLY)
+    track: TrackSpec | None = Field(default=None, json_schema_extra=EXECUTION_ONLY)
 
 
 class PretrainSpec(TrainingSpec):

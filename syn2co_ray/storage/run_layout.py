@@ -8,6 +8,9 @@ SAMPLES_FILE = "samples.png"
 QUARANTINE_FILE = "quarantine.jsonl"
 REPORT_FILE = "report.html"
 METRICS_FOLDER = "metrics"
+TRACK_FILE = "track.json"
+"""What each tracker calls the run, and the last step that it has."""
+TENSORBOARD_FOLDER = "tensorboard"
 
 
 def steps_file(first_step: int) -> str:

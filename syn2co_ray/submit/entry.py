@@ -30,7 +30,7 @@ def pretrain_worker(task: WorkerTask) -> dict[str, Any]:
     if task.extra is None:
         return run_worker(task, stream, None, None)
     assert isinstance(task.job, PretrainSpec)
-    evaluation = Evaluation(task.job, task.extra.bank, task.extra.queries)
+    evaluation = Evaluation(task.job, task.extra.bank, task.extra.queries, task.extra.shared)
 
     def finish(loop: Any, outcome: Any, context: Any) -> Any:
         if outcome.status != "finished":

@@ -41,6 +41,8 @@ class PreparedLive:
     records: RealRecords | None
     weights_digest: str
     about: dict[str, Any]
+    shared: Store | None = None
+    """Where the trials of a search leave shards for one another."""
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -49,7 +51,7 @@ class PreparedLive:
         return {"pipeline": self.job.pipeline.source, "content": content, **self.about}
 
 
-def prepare_live(job: TrainingSpec, run: Store, plan: Plan) -> PreparedLive:
+def prepare_live(job: TrainingSpec, run: Store, plan: Plan, shared: Store | None = None) -> PreparedLive:
     """Find the pipeline and what conditions its images, and claim the pool's folder.
 
     Raises:
@@ -72,7 +74,8 @@ def prepare_live(job: TrainingSpec, run: Store, plan: Plan) -> PreparedLive:
     digest = digest_of(folder)
     conditions, records = read_conditions(whole)
     claim(open_store(whole.into, whole.object_store), whole, content_id(whole, digest, conditions), digest)
-    return PreparedLive(live, whole, conditions, records, digest, about_shards(whole, folder, digest))
+    pool = shared.child(FOLDER) if shared is not None else None
+    return PreparedLive(live, whole, conditions, records, digest, about_shards(whole, folder, digest), pool)
 
 
 def about_shards(job: GenerateSpec, folder: Path, digest: str) -> dict[str, Any]:
@@ -116,6 +119,7 @@ class LiveSource:
             about=prepared.about,
             cpus_for_training=asked.cpus,
             gpus_for_training=asked.gpus,
+            shared=prepared.shared,
         )
         self.actor = LiveGenerator.remote(task, [ray.put(given)])  # type: ignore[attr-defined]
         self._running = self.actor.run.remote()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..augment.recipes import view_bytes_per_image
-from ..data.index import SourceIndex, build_index, load_index, save_index
+from ..data.index import SourceIndex, load_index, save_index
 from ..data.plan import LivePool, Plan
 from ..data.prepare import run_prepare
 from ..data.stream import Stream
@@ -15,11 +14,12 @@ from ..evaluate.labelled import LabelledSet, check_labelled
 from ..spec.errors import Fault, SpecError
 from ..spec.job import PretrainSpec, TrainingSpec
 from ..spec.source import SourceSpec
-from ..storage import exists, publish_bytes, read_bytes
+from ..storage import Store, exists, publish_bytes, read_bytes
 from ..storage.run_layout import PROVENANCE_FILE
 from ..train.run_folder import RunFolder, open_run
 from .live import PreparedLive, prepare_live
 from .provenance import provenance
+from .shared import source_index
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,8 @@ class EvaluationSets:
 
     bank: LabelledSet
     queries: LabelledSet
+    shared: Store | None = None
+    """Where the trials of a search leave what others need too."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,10 @@ class PreparedRun:
         return self.stream.plan
 
 
-def prepare_run(job: TrainingSpec, log: Callable[[str], None]) -> PreparedRun:
+def prepare_run(job: TrainingSpec, log: Callable[[str], None], shared: Store | None = None) -> PreparedRun:
     """Write the data sets the job asks for, index its sources, and open its run folder.
+
+    With `shared` (the trials of a search) what another one has found out is taken from there.
 
     Raises:
         DataError, StorageError: a source that cannot be used, with what to do.
@@ -55,7 +59,7 @@ def prepare_run(job: TrainingSpec, log: Callable[[str], None]) -> PreparedRun:
     run_prepare(job.data.prepare, job.object_store, log)
     run = open_run(job)
     indexes = tuple(
-        _frozen_index(run, f"train-{i}", source, job, log) for i, source in enumerate(job.data.train)
+        _frozen_index(run, f"train-{i}", source, job, log, shared) for i, source in enumerate(job.data.train)
     )
     plan = make_plan(job, indexes)
     stream = Stream(
@@ -65,8 +69,8 @@ def prepare_run(job: TrainingSpec, log: Callable[[str], None]) -> PreparedRun:
         view_bytes_per_image=view_bytes_per_image(job.augment),
         reader_cpus_each=job.data.reader_cpus_each,
     )
-    evaluation = _evaluation(run, job, indexes, log)
-    live = prepare_live(job, run.store, plan) if job.data.live else None
+    evaluation = _evaluation(run, job, indexes, log, shared)
+    live = prepare_live(job, run.store, plan, shared) if job.data.live else None
     if run.read_json(PROVENANCE_FILE) is None:
         run.write_json(PROVENANCE_FILE, provenance(job, indexes, live.provenance if live else None))
     return PreparedRun(job, run, stream, evaluation, live)
@@ -97,35 +101,39 @@ def make_plan(job: TrainingSpec, indexes: tuple[SourceIndex, ...]) -> Plan:
 
 
 def _frozen_index(
-    run: RunFolder, name: str, source: SourceSpec, job: TrainingSpec, log: Callable[[str], None]
+    run: RunFolder,
+    name: str,
+    source: SourceSpec,
+    job: TrainingSpec,
+    log: Callable[[str], None],
+    shared: Store | None,
 ) -> SourceIndex:
     """The index the run was started with: files added later must not change the plan of a resumed run."""
     store, file = run.store.child("index"), f"{name}.index"
     if exists(store, file):
         return load_index(read_bytes(store, file))
-    started = time.perf_counter()
-    index = build_index(source, job.object_store)
-    log(
-        f"indexed {source.uri}: {index.num_records:,} images in {len(index.files):,} files "
-        f"({time.perf_counter() - started:.1f} s)"
-    )
+    index = source_index(source, job.object_store, shared, log)
     publish_bytes(store, file, save_index(index))
     return index
 
 
 def _evaluation(
-    run: RunFolder, job: TrainingSpec, train: tuple[SourceIndex, ...], log: Callable[[str], None]
+    run: RunFolder,
+    job: TrainingSpec,
+    train: tuple[SourceIndex, ...],
+    log: Callable[[str], None],
+    shared: Store | None,
 ) -> EvaluationSets | None:
     if job.data.eval is None or not isinstance(job, PretrainSpec):
         return None
-    queries = _labelled(job, (_frozen_index(run, "eval", job.data.eval, job, log),))
+    queries = _labelled(job, (_frozen_index(run, "eval", job.data.eval, job, log, shared),))
     check_labelled(queries, "data.eval")
     if job.data.eval_bank is not None:
-        bank = _labelled(job, (_frozen_index(run, "eval-bank", job.data.eval_bank, job, log),))
+        bank = _labelled(job, (_frozen_index(run, "eval-bank", job.data.eval_bank, job, log, shared),))
     else:
         bank = _labelled(job, tuple(index for index in train if index.source.origin == "real"))
     check_labelled(bank, "data.eval_bank" if job.data.eval_bank else "data.train (as the k-NN bank)")
-    return EvaluationSets(bank, queries)
+    return EvaluationSets(bank, queries, shared)
 
 
 def _labelled(job: PretrainSpec, indexes: tuple[SourceIndex, ...]) -> LabelledSet:

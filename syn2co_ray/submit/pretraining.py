@@ -21,6 +21,7 @@ from .progress import Progress, duration, live_line
 from .resources import room_for_workers, stream_resources
 from .sheet import first_views
 from .starts import start_line, told_starts
+from .trackers import Trackers
 
 POLL_S = 0.25
 
@@ -40,6 +41,7 @@ def train(
     room = room_for_workers(prepared.job)
     worker = generator_worker if isinstance(prepared.job, TrainGeneratorSpec) else pretrain_worker
     with contextlib.ExitStack() as stack:
+        trackers = stack.enter_context(Trackers(prepared.job, prepared.run, progress.log))
         live, stream = None, prepared.stream
         if prepared.live is not None:
             live = LiveSource(prepared.live, prepared.job, workers, prepared.plan, progress.log)
@@ -51,7 +53,7 @@ def train(
         sheet = first_views(prepared)
         if sheet is not None:
             publish_bytes(prepared.run.store, VIEWS_FILE, sheet)
-        seen = _watch(run, live, progress, stop, look_on)
+        seen = _watch(run, live, trackers, progress, stop, look_on)
         answer = run.result()
         progress.show(seen)
         for note in answer["outcome"]["notes"]:
@@ -62,6 +64,8 @@ def train(
         if live is not None:
             results["live"] = live.look()
             live.leave_picture(prepared.run.store)
+        trackers.see(seen)
+        trackers.finished(results)
     prepared.run.write_json(RESULTS_FILE, results)
     return results
 
@@ -69,6 +73,7 @@ def train(
 def _watch(
     run: PretrainRun,
     live: LiveSource | None,
+    trackers: Trackers,
     progress: Progress,
     stop: threading.Event,
     look_on: LookOn | None,
@@ -86,6 +91,7 @@ def _watch(
             if seen["progress"]:
                 live.trained(seen["progress"]["step"])
             seen["live"] = live.look()
+        trackers.see(seen)
         if look_on is not None:
             look_on(run, seen)
         progress.show(seen)

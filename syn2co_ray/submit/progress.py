@@ -90,8 +90,9 @@ class Progress(LiveText):
 def live_line(live: dict[str, Any]) -> str:
     """What a live source did, in one line."""
     late = f"{live['late_passes']} of {live['passes']} passes came before their new images"
+    shared = f" ({live['images_shared']:,} more of other trials)" if live.get("images_shared") else ""
     return (
-        f"live source: {live['images_made']:,} images generated, {late}, "
+        f"live source: {live['images_made']:,} images generated{shared}, {late}, "
         f"longest wait {duration(live['longest_wait_s'])}"
     )
 

@@ -21,6 +21,7 @@ from .cluster import connected
 from .search_progress import SearchProgress
 from .search_results import result_lines, search_store, write_search_results
 from .search_room import concurrent_trials, job_within_its_share
+from .shared import forget_images
 from .stop_signals import StopSignals
 
 POLL_S = 0.5
@@ -62,6 +63,8 @@ def run_search(search: SearchSpec, console: Console, *, debug: bool = False) -> 
                 progress.show(loop)
                 time.sleep(POLL_S)
         results = write_search_results(search, loop.known, loop.closing, loop.wall_s)
+        if results["status"] == "finished":
+            forget_images(store)
         _told(search, results, progress)
     if loop.closing == "stopped":
         left = f"stopped with {len(loop.left)} of {loop.trials} trials left"

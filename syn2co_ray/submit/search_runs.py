@@ -22,6 +22,7 @@ from .prepare import prepare_run
 from .pretraining import train
 from .progress import Progress
 from .resources import asked_resources
+from .shared import shared_by_trials
 
 _ONE_AT_A_TIME = threading.Lock()
 """Data sets are prepared, and pages drawn, by one trial after the other."""
@@ -75,7 +76,7 @@ class TrialRun:
     def _trained(self) -> Ended:
         now = time.time()
         with _ONE_AT_A_TIME:
-            prepared = prepare_run(self.job, lambda text: None)
+            prepared = prepare_run(self.job, lambda text: None, shared_by_trials(self.job))
         results = prepared.run.read_json(RESULTS_FILE)
         if results is None or results["status"] != "finished":
             unseen = Progress(Console(file=io.StringIO()))

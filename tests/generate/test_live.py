@@ -14,8 +14,11 @@ from syn2co_ray.data.stream import Stream, read_window
 from syn2co_ray.spec.errors import SpecError
 from syn2co_ray.spec.job import PretrainSpec
 from syn2co_ray.spec.load import load_text
+from syn2co_ray.spec.source import ObjectStoreSpec
+from syn2co_ray.storage import Store, list_files, open_store
 from syn2co_ray.submit.live import LiveSource
 from syn2co_ray.submit.prepare import PreparedRun, prepare_run
+from syn2co_ray.submit.shared import forget_images, shared_by_trials
 
 from ..ray_hosts import wait_for
 
@@ -51,8 +54,10 @@ def job(folder: Path, *overrides: str) -> PretrainSpec:
 
 
 @contextlib.contextmanager
-def generating(spec: PretrainSpec) -> Iterator[tuple[PreparedRun, LiveSource, Stream]]:
-    prepared = prepare_run(spec, lambda text: None)
+def generating(
+    spec: PretrainSpec, shared: Store | None = None
+) -> Iterator[tuple[PreparedRun, LiveSource, Stream]]:
+    prepared = prepare_run(spec, lambda text: None, shared)
     assert prepared.live is not None
     source = LiveSource(prepared.live, spec, 1, prepared.plan, lambda text: None)
     try:
@@ -104,6 +109,29 @@ def test_a_window_holds_the_same_records_after_an_actor_died_and_in_a_resumed_ru
     # A run that resumes at a window's border reads it before its first step says where training is.
     with generating(job(tmp_path)) as (_, _, stream):
         assert [records(stream, number) for number in range(3, WINDOWS)] == first[3:]
+
+
+@pytest.mark.ray
+def test_a_trial_with_the_same_generator_copies_what_another_has_made(
+    ray_cluster: Any, tmp_path: Path
+) -> None:
+    seen, read = [], []
+    for negatives in (("method.momentum=0.99",), ("method.momentum=0.9",), ("seed=4",)):
+        spec = job(tmp_path, f"storage={tmp_path}/look-1234/trials", "train.epochs=1", *negatives)
+        with generating(spec, shared_by_trials(spec)) as (prepared, source, stream):
+            read.append([records(stream, number) for number in range(3)])
+            seen.append(source.look())
+            name = f"{prepared.run.store.path}/live"
+        assert list(Path(name).glob("shard-*"))
+    first, same, other_seed = seen
+    assert read[0] == read[1] != read[2]
+    assert first["images_shared"] == same["images_made"] == other_seed["images_shared"] == 0
+    assert same["images_shared"] >= 32
+    assert other_seed["images_made"] >= 32
+    search = open_store(f"{tmp_path}/look-1234", ObjectStoreSpec())
+    assert list_files(search.child("shared/live"))
+    forget_images(search)
+    assert not list_files(search.child("shared/live"), missing_ok=True)
 
 
 @pytest.mark.slow
