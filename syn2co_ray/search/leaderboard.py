@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass, replace
 from statistics import mean, stdev
 
 from ..spec.identity import resolved_yaml
-from ..spec.points import Point
 from ..spec.search import SearchSpec
 from ..spec.trial_specs import point_in_words
+from .population import takeover_in_words
 from .records import Record
 from .trials import make_trial
 
@@ -31,6 +31,8 @@ class Entry:
         runs: names of the run folders.
         error: of a failed run.
         spec: resolved job of its first seed, YAML; empty where the base's spec refuses the point.
+        lineage: in a population, what it took over from others, in words; `point` and `spec` are then those
+            that it ended with.
     """
 
     rank: int
@@ -48,22 +50,32 @@ class Entry:
     runs: list[str]
     error: str
     spec: str
+    lineage: list[str]
 
 
 def leaderboard(search: SearchSpec, records: Iterable[Record]) -> list[Entry]:
     """Every point that was started, best first, with its job."""
     known = list(records)
-    started = {record.point_number: record.point for record in known if record.run}
+    started = {record.point_number: record for record in known if record.run}
     return [
-        replace(entry, spec=_spec(search, entry.point_number, started[entry.point_number]))
+        replace(entry, spec=_spec(search, started[entry.point_number]))
         if entry.point_number in started
         else entry
         for entry in ranking(search, known)
     ]
 
 
-def _spec(search: SearchSpec, point_number: int, point: Point) -> str:
-    return resolved_yaml(make_trial(search, point_number * search.seeds, point).job)
+def _spec(search: SearchSpec, record: Record) -> str:
+    first = record.point_number * search.seeds
+    return resolved_yaml(make_trial(search, first, record.point, since_epoch=record.since_epoch).job)
+
+
+def job_text(entry: Entry) -> str:
+    """The job of a point as a file; one whose values changed during training says so, as it is not all."""
+    if not entry.lineage:
+        return entry.spec
+    lines = ["The last values of a population-based training; its run went on:", *entry.lineage]
+    return "".join(f"# {line}\n" for line in lines) + entry.spec
 
 
 def ranking(search: SearchSpec, records: Iterable[Record]) -> list[Entry]:
@@ -129,7 +141,13 @@ def _entry(search: SearchSpec, number: int, members: list[Record]) -> Entry:
         wall_s=sum(record.wall_s for record in members),
         gpu_hours=gpu_hours,
         cost=gpu_hours * price if price is not None else None,
-        runs=[record.run for record in members if record.run],
+        runs=[run for record in members if record.run for run in _runs(record)],
         error=next((record.error for record in members if record.status == "failed"), ""),
         spec="",
+        lineage=[takeover_in_words(takeover) for record in members for takeover in record.lineage],
     )
+
+
+def _runs(record: Record) -> list[str]:
+    """Run folders of a trial, the newest last: a population's has one for each point that it had."""
+    return [*(takeover.run for takeover in record.lineage), record.run]

@@ -32,7 +32,29 @@ def number_of_points(search: SearchSpec) -> int:
 
 def drawn_point(search: SearchSpec, number: int) -> Point:
     """The random point of this number; each key has random numbers of its own, whatever the other keys."""
-    return point_by(search.space, lambda key, dimension: _drawn(dimension, f"{search.seed} {number} {key}"))
+    return point_by(
+        search.space, lambda key, dimension: drawn_value(dimension, f"{search.seed} {number} {key}")
+    )
+
+
+def drawn_value(dimension: DimensionSpec, seed: str) -> Any:
+    """A random value of a key; the same for the same seed."""
+    uniform = random.Random(seed).random()
+    if dimension.values is not None:
+        return dimension.values[int(uniform * len(dimension.values))]
+    if dimension.uniform is not None:
+        low, high = dimension.uniform
+        return low + uniform * (high - low)
+    if dimension.loguniform is not None:
+        low, high = dimension.loguniform
+        return min(high, max(low, math.exp(math.log(low) + uniform * math.log(high / low))))
+    if dimension.quniform is not None:
+        low, high, step = dimension.quniform
+        steps = math.floor((high - low) / step + 1e-9) + 1
+        return quantised(dimension, low + step * int(uniform * steps))
+    assert dimension.randint is not None
+    first, last = dimension.randint
+    return first + int(uniform * (last - first + 1))
 
 
 def corner_points(space: Mapping[str, DimensionSpec]) -> list[Point]:
@@ -88,25 +110,6 @@ def quantised(dimension: DimensionSpec, value: float) -> float:
     # The small part keeps 0.3 in steps of 0.1; rounding hides what binary fractions add.
     found = round(low + step * math.floor((value - low) / step + 1e-9), 12)
     return int(found) if all(part == int(part) for part in (low, step)) else found
-
-
-def _drawn(dimension: DimensionSpec, seed: str) -> Any:
-    uniform = random.Random(seed).random()
-    if dimension.values is not None:
-        return dimension.values[int(uniform * len(dimension.values))]
-    if dimension.uniform is not None:
-        low, high = dimension.uniform
-        return low + uniform * (high - low)
-    if dimension.loguniform is not None:
-        low, high = dimension.loguniform
-        return min(high, max(low, math.exp(math.log(low) + uniform * math.log(high / low))))
-    if dimension.quniform is not None:
-        low, high, step = dimension.quniform
-        steps = math.floor((high - low) / step + 1e-9) + 1
-        return quantised(dimension, low + step * int(uniform * steps))
-    assert dimension.randint is not None
-    first, last = dimension.randint
-    return first + int(uniform * (last - first + 1))
 
 
 def _combinations(

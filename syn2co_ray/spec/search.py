@@ -57,8 +57,30 @@ class SchedulerSpec(Section):
     """asha, hyperband: one in so many goes on at each rung; rungs are that factor apart."""
 
 
+class PopulationSpec(Section):
+    """Population-based training: all points train side by side, and the worst go on from the best.
+
+    After every so many epochs each of the worst takes the whole checkpoint of one of the best, and that
+    one's values, changed (Jaderberg et al. 2017, arXiv 1711.09846, truncation selection).
+    """
+
+    name: Literal["pbt"]
+    every_epochs: int = Field(ge=1)
+    """Epochs between two such exchanges; none is made at the end."""
+    quantile: float = Field(default=0.25, gt=0, le=0.5)
+    """Part of the population that takes over, and that is taken from; at least one."""
+    resample_probability: float = Field(default=0.25, ge=0, le=1)
+    """Chance that a value is drawn anew; otherwise it is changed by one of `factors`."""
+    factors: tuple[float, float] = Field(default=(0.8, 1.2), strict=False)
+    """What a number is multiplied with, one or the other; of a finite key the neighbour is taken."""
+
+
 SchedulerOrName = Annotated[
-    SchedulerSpec, BeforeValidator(_name_as_section, json_schema_input_type=str | SchedulerSpec)
+    SchedulerSpec | PopulationSpec,
+    Field(discriminator="name"),
+    BeforeValidator(
+        _name_as_section, json_schema_input_type=str | Annotated[SchedulerSpec | PopulationSpec, "by name"]
+    ),
 ]
 """`scheduler: asha` is short for `scheduler: {name: asha}`."""
 
@@ -109,6 +131,11 @@ class SearchSpec(Section):
     @property
     def maximises(self) -> bool:
         return (self.mode or ("min" if self.metric == "loss" else "max")) == "max"
+
+    @property
+    def population(self) -> PopulationSpec | None:
+        """Of population-based training, if that is what this search is."""
+        return self.scheduler if isinstance(self.scheduler, PopulationSpec) else None
 
     @property
     def training(self) -> Any:

@@ -17,6 +17,7 @@ from ..spec.points import number_of_points
 from ..spec.search import SearchSpec
 from ..storage import publish_bytes
 from ..storage.run_layout import SPEC_FILE
+from ..train.inheritance import hand_over
 from .cluster import connected
 from .search_progress import SearchProgress
 from .search_results import result_lines, search_store, write_search_results
@@ -52,9 +53,9 @@ def run_search(search: SearchSpec, console: Console, *, debug: bool = False) -> 
 
             def start(trial: Trial) -> Run:
                 job = job_within_its_share(trial.job, concurrent, cluster.cpus, cluster.node_gpus)
-                return TrialRun(job, search.metric)
+                return TrialRun(job, search.metric, trial.stop_after_epochs)
 
-            loop = Search(search, records, start, concurrent, time.time(), progress.log)
+            loop = Search(search, records, start, concurrent, time.time(), progress.log, hand_over)
             while loop.step(time.time()):
                 if stop.asked.is_set() and not loop.closing:
                     progress.log("stopping: trials publish a checkpoint first (once more to stop at once)")

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..base import Section
 from ..errors import Fault
-from ..search import FINITE_FORMS, FORMS, BudgetSpec, DimensionSpec, SchedulerSpec
+from ..search import FINITE_FORMS, FORMS, BudgetSpec, DimensionSpec, PopulationSpec, SchedulerSpec
 from .registry import rule
 
 Space = Mapping[str, DimensionSpec]
@@ -97,10 +97,10 @@ def metric_is_measured(base: Section, metric: str) -> Iterator[Fault]:
 
 @rule
 def early_stopping_has_something_to_look_at(
-    base: Section, metric: str, mode: str | None, scheduler: SchedulerSpec
+    base: Section, metric: str, mode: str | None, scheduler: SchedulerSpec | PopulationSpec
 ) -> Iterator[Fault]:
     train, evaluate = getattr(base, "train", None), getattr(base, "evaluate", None)
-    if scheduler.name == "none" or train is None or evaluate is None:
+    if isinstance(scheduler, PopulationSpec) or scheduler.name == "none" or train is None or evaluate is None:
         return
     if not metric.startswith("knn") or mode == "min":
         got = f"{scheduler.name} with metric {metric}" + (", mode min" if mode == "min" else "")
