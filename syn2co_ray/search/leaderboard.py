@@ -10,6 +10,7 @@ from statistics import mean, stdev
 from ..spec.identity import resolved_yaml
 from ..spec.search import SearchSpec
 from ..spec.trial_specs import point_in_words
+from .pareto import pareto_front
 from .population import takeover_in_words
 from .records import Record
 from .trials import make_trial
@@ -33,6 +34,8 @@ class Entry:
         spec: resolved job of its first seed, YAML; empty where the base's spec refuses the point.
         lineage: in a population, what it took over from others, in words; `point` and `spec` are then those
             that it ended with.
+        values: all metrics by name where the search has several, mean over the finished runs.
+        pareto: whether no other point beats it in all of them; of points of which every seed has finished.
     """
 
     rank: int
@@ -51,6 +54,8 @@ class Entry:
     error: str
     spec: str
     lineage: list[str]
+    values: dict[str, float | None]
+    pareto: bool
 
 
 def leaderboard(search: SearchSpec, records: Iterable[Record]) -> list[Entry]:
@@ -79,20 +84,33 @@ def job_text(entry: Entry) -> str:
 
 
 def ranking(search: SearchSpec, records: Iterable[Record]) -> list[Entry]:
-    """The leaderboard without the jobs, which take time to write."""
+    """The leaderboard without the jobs, which take time to write; with several metrics the front first."""
     by_point: dict[int, list[Record]] = {}
     for record in records:
         by_point.setdefault(record.point_number, []).append(record)
-    entries = [_entry(search, number, members) for number, members in by_point.items()]
+    entries = _with_front(search, [_entry(search, *item) for item in by_point.items()])
     sign = -1.0 if search.maximises else 1.0
 
-    def order(entry: Entry) -> tuple[bool, bool, float, int]:
+    def order(entry: Entry) -> tuple[bool, bool, bool, float, int]:
         finished = entry.seeds_finished
         value = sign * entry.value if entry.value is not None else float("inf")
-        return finished < search.seeds, finished == 0, value, entry.point_number
+        return finished < search.seeds, finished == 0, not entry.pareto, value, entry.point_number
 
     ranked = sorted(entries, key=order)
     return [replace(entry, rank=place) for place, entry in enumerate(ranked, 1)]
+
+
+def _with_front(search: SearchSpec, entries: list[Entry]) -> list[Entry]:
+    if search.metrics is None:
+        return entries
+    complete = {
+        entry.point_number: [value for value in entry.values.values() if value is not None]
+        for entry in entries
+        if entry.seeds_finished == search.seeds
+    }
+    whole = {number: found for number, found in complete.items() if len(found) == len(search.metrics)}
+    front = pareto_front(whole, search.directions)
+    return [replace(entry, pareto=entry.point_number in front) for entry in entries]
 
 
 def values_by_seed(records: Iterable[Record], point_number: int) -> dict[int, float]:
@@ -109,14 +127,16 @@ def leaderboard_parquet(entries: list[Entry]) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    types = {int: pa.int64(), float: pa.float64(), str: pa.string()}
-    names = {"int": int, "float": float, "float | None": float, "str": str}
-    schema = pa.schema(
-        [
-            (name, types[names[str(kind)]] if str(kind) in names else pa.list_(pa.string()))
-            for name, kind in Entry.__annotations__.items()
-        ]
-    )
+    types = {
+        "int": pa.int64(),
+        "float": pa.float64(),
+        "float | None": pa.float64(),
+        "str": pa.string(),
+        "bool": pa.bool_(),
+        "list[str]": pa.list_(pa.string()),
+        "dict[str, float | None]": pa.map_(pa.string(), pa.float64()),
+    }
+    schema = pa.schema([(name, types[str(kind)]) for name, kind in Entry.__annotations__.items()])
     sink = io.BytesIO()
     pq.write_table(pa.Table.from_pylist([asdict(entry) for entry in entries], schema=schema), sink)
     return sink.getvalue()
@@ -145,7 +165,15 @@ def _entry(search: SearchSpec, number: int, members: list[Record]) -> Entry:
         error=next((record.error for record in members if record.status == "failed"), ""),
         spec="",
         lineage=[takeover_in_words(takeover) for record in members for takeover in record.lineage],
+        values={name: _mean_of(members, name) for name in search.metrics or ()},
+        pareto=False,
     )
+
+
+def _mean_of(members: list[Record], metric: str) -> float | None:
+    found = [record.values.get(metric) for record in members if record.status == "finished"]
+    known = [value for value in found if value is not None]
+    return mean(known) if known else None
 
 
 def _runs(record: Record) -> list[str]:

@@ -30,7 +30,9 @@ class Ended:
         status: finished, interrupted (asked to stop: its checkpoint is whole), paused (the same, where the
             trial was to pause), or failed.
         evaluations: k-NN percent by epoch, of the whole run.
-        value: the search's metric after the last epoch, before any division by GPU-hours.
+        value: the search's (first) metric after the last epoch, as measured by the run: before any division
+            by GPU-hours, and None where the search counts it itself (gpu_hours, wall_hours).
+        values: the same of all metrics, where the search has several.
         error: of a failed one, in words.
     """
 
@@ -38,6 +40,7 @@ class Ended:
     evaluations: dict[int, float] = field(default_factory=dict)
     value: float | None = None
     error: str = ""
+    values: dict[str, float | None] = field(default_factory=dict)
 
 
 class Run(Protocol):
@@ -201,12 +204,9 @@ class Search:
         active.run.ask_to_stop()
 
     def _evaluation(self, record: Record, epoch: int, knn: float, now_s: float) -> Evaluation:
-        return Evaluation(epoch, self._metric(record, knn), now_s)
-
-    def _metric(self, record: Record, value: float) -> float:
-        if self.spec.metric != "knn_per_gpu_hour":
-            return value
-        return value / max(record.gpu_hours, 1e-9)
+        value = counted(record, self.spec.metric, knn)
+        assert value is not None
+        return Evaluation(epoch, value, now_s)
 
     def _end(self, active: _Active, ended: Ended) -> None:
         record = active.record
@@ -223,8 +223,9 @@ class Search:
         if ended.status == "paused":
             assert active.trial.stop_after_epochs is not None
             record.paused_after_epochs = active.trial.stop_after_epochs
-        if ended.status == "finished" and ended.value is not None:
-            record.value = self._metric(record, ended.value)
+        if ended.status == "finished":
+            record.value = counted(record, self.spec.metric, ended.value)
+            record.values = {name: counted(record, name, value) for name, value in ended.values.items()}
         elif record.evaluations:
             record.value = record.evaluations[-1].value
         epochs = f" after {record.evaluations[-1].epoch} epochs" if record.evaluations else ""
@@ -239,6 +240,17 @@ class Search:
         for name, used, most in used_of_budget(self.spec, self.wall_s, self.gpu_hours):
             if used >= most:
                 self.close(f"budget.{name} of {most:g} is used up")
+
+
+def counted(record: Record, metric: str, measured: float | None) -> float | None:
+    """A metric from what its run measured and what the search counts."""
+    if metric == "gpu_hours":
+        return record.gpu_hours
+    if metric == "wall_hours":
+        return record.wall_s / 3600
+    if metric == "knn_per_gpu_hour" and measured is not None:
+        return measured / max(record.gpu_hours, 1e-9)
+    return measured
 
 
 def used_of_budget(spec: SearchSpec, wall_s: float, gpu_hours: float) -> list[tuple[str, float, float]]:

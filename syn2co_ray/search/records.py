@@ -55,7 +55,8 @@ class Record:
         run: name of its run folder, below `trials/`; in a population that of its newest point.
         status: see `Status`.
         evaluations: the metric during training, in the order of their epochs.
-        value: the metric at its end; of a stopped trial the last evaluation.
+        value: the (first) metric at its end; of a stopped trial the last evaluation.
+        values: all metrics of a finished trial, by name, where the search has several.
         failures: how often it failed.
         error: the last failure in words.
         wall_s, gpu_hours: over all its starts.
@@ -77,6 +78,7 @@ class Record:
     gpu_hours: float = 0.0
     paused_after_epochs: int = 0
     lineage: list[Takeover] = field(default_factory=list)
+    values: dict[str, float | None] = field(default_factory=dict)
 
     @property
     def since_epoch(self) -> int:

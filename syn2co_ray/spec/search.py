@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, cast, get_args
 
-from pydantic import BeforeValidator, Field, SerializeAsAny
+from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from .base import EXECUTION_ONLY, Section
 
@@ -85,6 +85,21 @@ SchedulerOrName = Annotated[
 """`scheduler: asha` is short for `scheduler: {name: asha}`."""
 
 
+Metric = Literal["knn", "linear", "loss", "rankme", "knn_per_gpu_hour", "gpu_hours", "wall_hours"]
+Mode = Literal["max", "min"]
+MINIMISED = ("loss", "gpu_hours", "wall_hours")
+
+
+METRICS = get_args(Metric)
+
+
+def _first_of_several(value: Any) -> Any:
+    """The first that there is not, so that it is told, or else the first."""
+    if not isinstance(value, list | tuple) or not value:
+        return value
+    return next((each for each in value if each not in METRICS), value[0])
+
+
 class BudgetSpec(Section):
     """When the search ends at the latest; runs under way publish a checkpoint and stop."""
 
@@ -110,11 +125,16 @@ class SearchSpec(Section):
     """The job that is varied: the path of a file of kind pretrain, or its keys (with `base:` for a file)."""
     space: dict[str, DimensionSpec] = Field(min_length=1)
     """Dotted key of the base -> its values."""
-    metric: Literal["knn", "linear", "loss", "rankme", "knn_per_gpu_hour"]
+    metric: Annotated[
+        Metric, BeforeValidator(_first_of_several, json_schema_input_type=Metric | tuple[Metric, ...])
+    ]
     """knn: top-1 percent at the first of evaluate.knn.neighbours; linear: of the probe after training; loss,
-    rankme: mean over the last epoch; knn_per_gpu_hour: knn over the GPU-hours of the run."""
-    mode: Literal["max", "min"] | None = None
-    """Which values are better; as the metric says when left out."""
+    rankme: mean over the last epoch; knn_per_gpu_hour: knn over the GPU-hours of the run; gpu_hours,
+    wall_hours: of the run, over all its starts. Of a list the first one sorts the leaderboard."""
+    metrics: tuple[Metric, ...] | None = Field(default=None, strict=False)
+    """What `metric: [knn, gpu_hours]` says: several, of which no point may be best in all."""
+    mode: Mode | Annotated[tuple[Mode, ...], Field(strict=False)] | None = None
+    """Which values are better, for several metrics in their order; as the metric says when left out."""
     searcher: Literal["random", "grid", "optuna"] = "random"
     """random: drawn; grid: every combination of finite keys; optuna: TPE, from what came out so far."""
     trials: int | None = Field(default=None, ge=1, json_schema_extra=EXECUTION_ONLY)
@@ -128,9 +148,29 @@ class SearchSpec(Section):
     retries: int = Field(default=1, ge=0, json_schema_extra=EXECUTION_ONLY)
     """How often a failed run is started again, from its newest checkpoint."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _several_metrics(cls, value: Any) -> Any:
+        metrics = value.get("metric") if isinstance(value, dict) else None
+        if isinstance(metrics, list | tuple) and metrics and all(each in METRICS for each in metrics):
+            return {**value, "metrics": metrics}
+        return value
+
+    @property
+    def all_metrics(self) -> tuple[Metric, ...]:
+        return self.metrics or (self.metric,)
+
+    @property
+    def directions(self) -> tuple[bool, ...]:
+        """Of all metrics, whether more is better."""
+        given = self.mode if isinstance(self.mode, tuple) else (self.mode,) * len(self.all_metrics)
+        own = ["min" if metric in MINIMISED else "max" for metric in self.all_metrics]
+        return tuple((mode or usual) == "max" for mode, usual in zip(given, own, strict=True))
+
     @property
     def maximises(self) -> bool:
-        return (self.mode or ("min" if self.metric == "loss" else "max")) == "max"
+        """Whether more of the first metric is better."""
+        return self.directions[0]
 
     @property
     def population(self) -> PopulationSpec | None:

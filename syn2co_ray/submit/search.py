@@ -53,7 +53,7 @@ def run_search(search: SearchSpec, console: Console, *, debug: bool = False) -> 
 
             def start(trial: Trial) -> Run:
                 job = job_within_its_share(trial.job, concurrent, cluster.cpus, cluster.node_gpus)
-                return TrialRun(job, search.metric, trial.stop_after_epochs)
+                return TrialRun(job, search.all_metrics, trial.stop_after_epochs)
 
             loop = Search(search, records, start, concurrent, time.time(), progress.log, hand_over)
             while loop.step(time.time()):
@@ -104,4 +104,5 @@ def search_plan_lines(search: SearchSpec, *, debug: bool = False) -> Iterator[st
 def _size(search: SearchSpec) -> str:
     points = number_of_points(search)
     seeds = f" with {search.seeds} seeds each" if search.seeds > 1 else ""
-    return f"{points} points{seeds}, {search.searcher}, scheduler {search.scheduler.name}"
+    by = f", by {' and '.join(search.metrics)}" if search.metrics else ""
+    return f"{points} points{seeds}, {search.searcher}, scheduler {search.scheduler.name}{by}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import threading
 import time
+from collections.abc import Sequence
 from statistics import mean
 from typing import Any, Literal
 
@@ -33,8 +34,10 @@ class TrialRun:
     With `stop_after_epochs` it pauses there, if it has not ended before.
     """
 
-    def __init__(self, job: PretrainSpec, metric: str, stop_after_epochs: int | None = None) -> None:
-        self.job, self.metric, self.stop_after_epochs = job, metric, stop_after_epochs
+    def __init__(
+        self, job: PretrainSpec, metrics: Sequence[str], stop_after_epochs: int | None = None
+    ) -> None:
+        self.job, self.metrics, self.stop_after_epochs = job, metrics, stop_after_epochs
         self._stop = threading.Event()
         self._seen: dict[str, Any] = {}
         self._ended: Ended | None = None
@@ -92,7 +95,7 @@ class TrialRun:
         status = results["status"]
         if status == "interrupted" and self._is_over(prepared, results):
             status = "paused"
-        return ended_run(prepared.run.store, status, self.metric, self.job.evaluate.knn.neighbours[0])
+        return ended_run(prepared.run.store, status, self.metrics, self.job.evaluate.knn.neighbours[0])
 
     def _is_over(self, prepared: PreparedRun, results: dict[str, Any]) -> bool:
         """Whether a run has come to its end, or to where it is to pause."""
@@ -105,18 +108,23 @@ class TrialRun:
 
 
 def ended_run(
-    store: Store, status: Literal["finished", "interrupted", "paused"], metric: str, k: int
+    store: Store, status: Literal["finished", "interrupted", "paused"], metrics: Sequence[str], k: int
 ) -> Ended:
     """How a run ended, from its folder."""
     files = load_run_files(store)
     evaluations = {
         int(row.epoch): row.knn[k] for row in files.evals if row.epoch is not None and k in row.knn
     }
-    return Ended(status, evaluations, metric_of(files, metric, k) if status == "finished" else None)
+    if status != "finished":
+        return Ended(status, evaluations)
+    values = {metric: metric_of(files, metric, k) for metric in metrics}
+    return Ended(status, evaluations, values[metrics[0]], values=values if len(values) > 1 else {})
 
 
 def metric_of(files: RunFiles, metric: str, k: int) -> float | None:
-    """The metric of a finished run; None where it was not measured."""
+    """The metric of a finished run; None where it was not measured, or is counted by the search."""
+    if metric in ("gpu_hours", "wall_hours"):
+        return None
     rows = files.results.rows if files.results else []
     trained = next((row for row in rows if row.features.startswith(TRAINED)), None)
     if metric in ("knn", "knn_per_gpu_hour"):

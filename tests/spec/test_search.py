@@ -168,6 +168,39 @@ def test_what_does_not_go_together_is_refused(override, where, says):
     assert says in faults(TEXT, override)[where]
 
 
+def test_several_metrics_have_a_first_one_and_directions_of_their_own():
+    search = load_text(TEXT, ["metric=[knn, wall_hours, loss]"])
+    assert (search.metric, search.metrics) == ("knn", ("knn", "wall_hours", "loss"))
+    assert search.directions == (True, False, False)
+    assert load_text(TEXT, ["metric=[knn, wall_hours]", "mode=[min, max]"]).directions == (False, True)
+    again = load_text(resolved_yaml(search))
+    assert spec_hash(again) == spec_hash(search) != spec_hash(load_text(TEXT))
+    assert again == search
+
+
+def test_one_metric_keeps_the_folder_it_had_before_there_could_be_several():
+    assert load_text(TEXT).metrics is None
+    assert spec_hash(load_text(TEXT)).startswith("72061fb2")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "where", "says"),
+    [
+        (["metric=[knn, knn]"], "metric", "[knn, knn]; allowed: one, or a list of different ones"),
+        (["metric=[knn]"], "metric", "[knn]"),
+        (["metric=[knn, speed]"], "metric", "got 'speed'"),
+        (["metric=[knn, gpu_hours]"], "metric", "gpu_hours of a job without GPUs"),
+        (["metric=[loss, knn]", "base.data.eval=null"], "base.data.eval", "the metric is knn"),
+        (["metric=[knn, loss]", "mode=max"], "mode", "1 for 2 metrics"),
+        (["mode=[max, min]"], "mode", "2 for 1 metrics"),
+        (["metric=[knn, loss]", "scheduler=asha", "base.evaluate.knn.every_epochs=2"], "scheduler",
+         "a run that is worse in one may be better in another"),
+    ],
+)  # fmt: skip
+def test_several_metrics_that_do_not_go_together_are_refused(overrides, where, says):
+    assert says in faults(TEXT, *overrides)[where]
+
+
 POPULATION = with_space("method.temperature: {uniform: [0.05, 0.5]}").replace("epochs: 10", "epochs: 12")
 PBT = ("scheduler={name: pbt, every_epochs: 4}", "base.evaluate.knn.every_epochs=2", "trials=8")
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from ..base import Section
 from ..errors import Fault
-from ..search import PopulationSpec, SchedulerSpec
+from ..search import Metric, PopulationSpec, SchedulerSpec
 from .registry import rule
 from .search import Space
 
@@ -91,7 +91,7 @@ def population_is_one(
 
 @rule
 def population_is_measured_in_between(
-    base: Section, metric: str, scheduler: SchedulerSpec | PopulationSpec
+    base: Section, metric: Metric, scheduler: SchedulerSpec | PopulationSpec
 ) -> Iterator[Fault]:
     train, evaluate, data = (getattr(base, name, None) for name in ("train", "evaluate", "data"))
     if not isinstance(scheduler, PopulationSpec) or train is None or evaluate is None or data is None:
