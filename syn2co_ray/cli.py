@@ -333,19 +333,21 @@ def best(
 ) -> None:
     """Write the best point of a search as an ordinary job file.
 
-    `syn2co run` of it shows the run that the search has; with another `storage` it trains again.
+    `syn2co run` of it shows the run that the search has; with another `storage` it trains again. Of a
+    population the job has the values that its best trial ended with; the file says which it had before.
 
     Example: syn2co search best jobs/search/digits_negatives.yaml --into best.yaml
     """
 
     def work() -> None:
+        from .search.leaderboard import job_text
         from .submit.search_results import best_job
 
         entry = best_job(_search(search, overrides))
         if not into:
-            print(entry.spec, end="")
+            print(job_text(entry), end="")
             return
-        Path(into).write_text(entry.spec, encoding="utf-8")
+        Path(into).write_text(job_text(entry), encoding="utf-8")
         print(f"point {entry.point_number}, {entry.value:.4g}: {entry.point}")
         print(f"job: {into}")
 

@@ -82,15 +82,21 @@ def _figures(entry: Mapping[str, Any]) -> list[str]:
     return [
         str(entry["rank"]),
         str(entry["point_number"]),
-        _number(entry["value"]),
+        _values(entry),
         _number(entry["deviation"]),
         f"{entry['seeds_finished']} of {entry['seeds_started']}",
-        entry["status"],
+        entry["status"] + (", Pareto front" if entry.get("pareto") else ""),
         str(entry["epochs"]),
         duration(entry["wall_s"]),
         figure(entry["gpu_hours"]) if entry["gpu_hours"] else "0",
         figure(entry["cost"]) if entry["cost"] is not None else NONE,
     ]
+
+
+def _values(entry: Mapping[str, Any]) -> str:
+    """The metric; of several the others too, named."""
+    others = list(entry.get("values", {}).items())[1:]
+    return ", ".join([_number(entry["value"]), *(f"{name} {_number(value)}" for name, value in others)])
 
 
 def _number(value: float | None) -> str:

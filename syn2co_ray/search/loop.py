@@ -13,9 +13,10 @@ from typing import Literal, Protocol
 from ..spec.errors import SpecError
 from ..spec.identity import run_name
 from ..spec.points import number_of_points
-from ..spec.search import SearchSpec
+from ..spec.search import PopulationSpec, SchedulerSpec, SearchSpec
 from ..spec.trial_specs import point_in_words
 from .early_stopping import EarlyStopping
+from .population import HandOver, Population
 from .records import Evaluation, Record, Records, record_of
 from .searchers import point_of
 from .trials import Trial, make_trial
@@ -26,16 +27,20 @@ class Ended:
     """How a start of a run ended.
 
     Attributes:
-        status: finished, interrupted (asked to stop: its checkpoint is whole), or failed.
+        status: finished, interrupted (asked to stop: its checkpoint is whole), paused (the same, where the
+            trial was to pause), or failed.
         evaluations: k-NN percent by epoch, of the whole run.
-        value: the search's metric after the last epoch, before any division by GPU-hours.
+        value: the search's (first) metric after the last epoch, as measured by the run: before any division
+            by GPU-hours, and None where the search counts it itself (gpu_hours, wall_hours).
+        values: the same of all metrics, where the search has several.
         error: of a failed one, in words.
     """
 
-    status: Literal["finished", "interrupted", "failed"]
+    status: Literal["finished", "interrupted", "paused", "failed"]
     evaluations: dict[int, float] = field(default_factory=dict)
     value: float | None = None
     error: str = ""
+    values: dict[str, float | None] = field(default_factory=dict)
 
 
 class Run(Protocol):
@@ -73,7 +78,14 @@ class Search:
     """A search from its records to its end; `step` now and then until it returns False."""
 
     def __init__(
-        self, spec: SearchSpec, records: Records, start: Starter, concurrent: int, now_s: float, tell: Tell
+        self,
+        spec: SearchSpec,
+        records: Records,
+        start: Starter,
+        concurrent: int,
+        now_s: float,
+        tell: Tell,
+        hand_over: HandOver | None = None,
     ) -> None:
         self.spec, self.records, self.start, self.tell = spec, records, start, tell
         self.concurrent = concurrent
@@ -84,7 +96,13 @@ class Search:
         self._before_s = records.wall_s()
         self._started_at_s = self._looked_at_s = self._saved_at_s = now_s
         train = spec.training.train
-        self.early_stopping = EarlyStopping(spec.scheduler, train.epochs, spec.maximises)
+        self.population: Population | None = None
+        if spec.population is not None:
+            if hand_over is None:
+                raise ValueError("a population needs a way to hand checkpoints over")
+            self.population = Population(spec, spec.population, hand_over, tell)
+        stopping = SchedulerSpec() if isinstance(spec.scheduler, PopulationSpec) else spec.scheduler
+        self.early_stopping = EarlyStopping(stopping, train.epochs, spec.maximises)
         self._to_stop = self.early_stopping.tell_again(self.known.values())
 
     @property
@@ -112,8 +130,11 @@ class Search:
             self._look(active, passed_s, now_s)
         if not self.closing:
             self._close_if_budget_is_used()
+        if not self.closing and self.population:
+            for record in self.population.exchange(self.known):
+                self._keep(record)
         while not self.closing and len(self.active) < self.concurrent:
-            number = next((number for number in self.left if number not in self.active), None)
+            number = self._next()
             if number is None:
                 break
             self._start(number)
@@ -129,11 +150,21 @@ class Search:
             for active in self.active.values():
                 active.run.ask_to_stop()
 
+    def _next(self) -> int | None:
+        """The first trial that can be started."""
+        startable = (number for number in self.left if number not in self.active)
+        if self.population is not None:
+            waits, known = self.population.waits, self.known
+            startable = (number for number in startable if not waits(known.get(number), known))
+        return next(startable, None)
+
     def _start(self, number: int) -> None:
         point_number = number // self.spec.seeds
         point = point_of(self.spec, point_number, self.known)
+        pause = self.population.border(self.known) if self.population else None
+        since = self.known[number].since_epoch if number in self.known else 0
         try:
-            trial = make_trial(self.spec, number, point)
+            trial = make_trial(self.spec, number, point, since_epoch=since, stop_after_epochs=pause)
         except SpecError as error:
             # Only points that Optuna suggests are not known before.
             seed = self.spec.training.seed + number % self.spec.seeds
@@ -173,12 +204,9 @@ class Search:
         active.run.ask_to_stop()
 
     def _evaluation(self, record: Record, epoch: int, knn: float, now_s: float) -> Evaluation:
-        return Evaluation(epoch, self._metric(record, knn), now_s)
-
-    def _metric(self, record: Record, value: float) -> float:
-        if self.spec.metric != "knn_per_gpu_hour":
-            return value
-        return value / max(record.gpu_hours, 1e-9)
+        value = counted(record, self.spec.metric, knn)
+        assert value is not None
+        return Evaluation(epoch, value, now_s)
 
     def _end(self, active: _Active, ended: Ended) -> None:
         record = active.record
@@ -192,8 +220,12 @@ class Search:
         record.status = ended.status
         if ended.status == "interrupted" and active.stopping:
             record.status = "stopped"
-        if ended.status == "finished" and ended.value is not None:
-            record.value = self._metric(record, ended.value)
+        if ended.status == "paused":
+            assert active.trial.stop_after_epochs is not None
+            record.paused_after_epochs = active.trial.stop_after_epochs
+        if ended.status == "finished":
+            record.value = counted(record, self.spec.metric, ended.value)
+            record.values = {name: counted(record, name, value) for name, value in ended.values.items()}
         elif record.evaluations:
             record.value = record.evaluations[-1].value
         epochs = f" after {record.evaluations[-1].epoch} epochs" if record.evaluations else ""
@@ -208,6 +240,17 @@ class Search:
         for name, used, most in used_of_budget(self.spec, self.wall_s, self.gpu_hours):
             if used >= most:
                 self.close(f"budget.{name} of {most:g} is used up")
+
+
+def counted(record: Record, metric: str, measured: float | None) -> float | None:
+    """A metric from what its run measured and what the search counts."""
+    if metric == "gpu_hours":
+        return record.gpu_hours
+    if metric == "wall_hours":
+        return record.wall_s / 3600
+    if metric == "knn_per_gpu_hour" and measured is not None:
+        return measured / max(record.gpu_hours, 1e-9)
+    return measured
 
 
 def used_of_budget(spec: SearchSpec, wall_s: float, gpu_hours: float) -> list[tuple[str, float, float]]:

@@ -11,8 +11,9 @@ from ..storage import Store, exists, list_files, publish_bytes, read_bytes
 from .trials import Trial
 
 RECORDS_FOLDER, CLOCK_FILE = "records", "clock.json"
-Status = Literal["running", "interrupted", "stopped", "finished", "failed"]
-"""interrupted: by Ctrl-C or the budget, goes on with the next command; stopped: early, by the scheduler."""
+Status = Literal["running", "interrupted", "paused", "stopped", "finished", "failed"]
+"""interrupted: by Ctrl-C or the budget, goes on with the next command; paused: waits for the others of its
+population; stopped: early, by the scheduler."""
 ENDED: tuple[Status, ...] = ("stopped", "finished", "failed")
 
 
@@ -25,20 +26,42 @@ class Evaluation:
     at_unix_s: float
 
 
+@dataclass(frozen=True)
+class Takeover:
+    """A trial of a population has gone on from another one's checkpoint.
+
+    Attributes:
+        epoch: epochs that both had trained.
+        donor, donor_run: number of the other trial and name of its run folder then.
+        run: the trial's own run folder until then.
+        before, after: the trial's own values before and after.
+    """
+
+    epoch: int
+    donor: int
+    donor_run: str
+    run: str
+    before: Point
+    after: Point
+
+
 @dataclass
 class Record:
     """A trial and what became of it.
 
     Attributes:
-        number, point_number, point: as of the `Trial`.
+        number, point_number, point: as of the `Trial`; in a population the point that it has now.
         seed: of its training.
-        run: name of its run folder, below `trials/`.
+        run: name of its run folder, below `trials/`; in a population that of its newest point.
         status: see `Status`.
         evaluations: the metric during training, in the order of their epochs.
-        value: the metric at its end; of a stopped trial the last evaluation.
+        value: the (first) metric at its end; of a stopped trial the last evaluation.
+        values: all metrics of a finished trial, by name, where the search has several.
         failures: how often it failed.
         error: the last failure in words.
         wall_s, gpu_hours: over all its starts.
+        paused_after_epochs: of a population, where it last waited for the others.
+        lineage: what it took over from others of its population, the first first.
     """
 
     number: int
@@ -53,6 +76,19 @@ class Record:
     error: str = ""
     wall_s: float = 0.0
     gpu_hours: float = 0.0
+    paused_after_epochs: int = 0
+    lineage: list[Takeover] = field(default_factory=list)
+    values: dict[str, float | None] = field(default_factory=dict)
+
+    @property
+    def since_epoch(self) -> int:
+        """Epochs after which it got its present point."""
+        return self.lineage[-1].epoch if self.lineage else 0
+
+    def value_after(self, epoch: int) -> float | None:
+        """The metric after so many epochs, or the last one before; None without any."""
+        found = [evaluation.value for evaluation in self.evaluations if evaluation.epoch <= epoch]
+        return found[-1] if found else None
 
     @property
     def has_ended(self) -> bool:
@@ -103,4 +139,5 @@ class Records:
 
 def _from_values(values: dict[str, Any]) -> Record:
     evaluations = [Evaluation(**evaluation) for evaluation in values.pop("evaluations")]
-    return Record(**values, evaluations=evaluations)
+    lineage = [Takeover(**takeover) for takeover in values.pop("lineage", [])]
+    return Record(**values, evaluations=evaluations, lineage=lineage)

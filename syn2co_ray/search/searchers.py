@@ -21,40 +21,55 @@ def point_of(search: SearchSpec, number: int, records: Mapping[int, Record]) -> 
 
 
 def _suggested(search: SearchSpec, number: int, records: Iterable[Record]) -> Point:
-    """Optuna's tree-structured Parzen estimator, told all points again."""
+    """Optuna's tree-structured Parzen estimator, told all points again.
+
+    Of several metrics it is the multi-objective one (Ozaki et al. 2022), which splits points by how many
+    others beat them in all metrics. NSGA-II would need its generations remembered, which this is free of.
+    """
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     # A trial that runs counts as a bad one: others look elsewhere meanwhile.
     sampler = optuna.samplers.TPESampler(seed=search.seed + number, constant_liar=True)
-    study = optuna.create_study(sampler=sampler, direction="maximize" if search.maximises else "minimize")
-    for point, ended, value in points_so_far(records):
-        study.add_trial(_told(search.space, point, ended, value))
+    both = optuna.study.StudyDirection
+    directions = [both.MAXIMIZE if more else both.MINIMIZE for more in search.directions]
+    study = optuna.create_study(sampler=sampler, directions=directions)
+    for point, ended, values in points_so_far(records, search.metrics):
+        study.add_trial(_told(search.space, point, ended, values))
     trial = study.ask()
     return point_by(search.space, lambda key, dimension: _ask(trial, key, dimension))
 
 
-def points_so_far(records: Iterable[Record]) -> list[tuple[Point, bool, float | None]]:
-    """Each point that was started, whether all that was started of it has ended, and its mean metric."""
+def points_so_far(
+    records: Iterable[Record], metrics: tuple[str, ...] | None = None
+) -> list[tuple[Point, bool, list[float] | None]]:
+    """Each point that was started, whether all that was started of it has ended, and its mean metrics.
+
+    The metrics are None where one of them is not known.
+    """
     by_point: dict[int, list[Record]] = {}
     for record in records:
         by_point.setdefault(record.point_number, []).append(record)
     found = []
     for _, members in sorted(by_point.items()):
-        values = [record.value for record in members if record.value is not None]
-        mean = sum(values) / len(values) if values else None
-        found.append((members[0].point, all(record.has_ended for record in members), mean))
+        all_values = [
+            [value for record in members if (value := record.values.get(metric)) is not None]
+            for metric in metrics or ()
+        ] or [[record.value for record in members if record.value is not None]]
+        means = [sum(values) / len(values) for values in all_values if values]
+        complete = means if len(means) == len(all_values) else None
+        found.append((members[0].point, all(record.has_ended for record in members), complete))
     return found
 
 
-def _told(space: Mapping[str, DimensionSpec], point: Point, ended: bool, value: float | None) -> Any:
+def _told(space: Mapping[str, DimensionSpec], point: Point, ended: bool, values: list[float] | None) -> Any:
     import optuna
 
     states = optuna.trial.TrialState
-    state = states.RUNNING if not ended else states.FAIL if value is None else states.COMPLETE
+    state = states.RUNNING if not ended else states.FAIL if values is None else states.COMPLETE
     return optuna.trial.create_trial(
         state=state,
-        value=value if state == states.COMPLETE else None,
+        values=values if state == states.COMPLETE else None,
         params={key: _parameter(space[key], chosen) for key, chosen in point.items()},
         distributions={key: _distribution(space[key]) for key in point},
     )

@@ -23,12 +23,14 @@ class Trial:
         point_number: of its point.
         point: dotted keys and their values.
         job: the base with these values, a seed, and a place below the search's folder.
+        stop_after_epochs: where it pauses, if not at its end (in a population).
     """
 
     number: int
     point_number: int
     point: Point
     job: PretrainSpec
+    stop_after_epochs: int | None = None
 
 
 def search_folder(search: SearchSpec) -> str:
@@ -36,17 +38,27 @@ def search_folder(search: SearchSpec) -> str:
     return f"{search.training.storage.rstrip('/')}/{run_name(search)}"
 
 
-def make_trial(search: SearchSpec, number: int, point: Point) -> Trial:
+def make_trial(
+    search: SearchSpec,
+    number: int,
+    point: Point,
+    *,
+    since_epoch: int = 0,
+    stop_after_epochs: int | None = None,
+) -> Trial:
     """The trial of this number, whose point is given.
+
+    In a population it has that point `since_epoch`: its training goes on in a run folder of its own then.
 
     Raises:
         SpecError: the base's spec refuses the point.
     """
     point_number, seed_number = divmod(number, search.seeds)
     values = trial_values(search, point)
-    values["name"] = f"{search.name}-{point_number:03d}"
+    since = f"-e{since_epoch}" if since_epoch else ""
+    values["name"] = f"{search.name}-{point_number:03d}{since}"
     values["seed"] += seed_number
     values["storage"] = f"{search_folder(search)}/{TRIALS_FOLDER}"
     job = build_spec(values)
     assert isinstance(job, PretrainSpec)
-    return Trial(number, point_number, point, job)
+    return Trial(number, point_number, point, job, stop_after_epochs)

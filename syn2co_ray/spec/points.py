@@ -32,7 +32,29 @@ def number_of_points(search: SearchSpec) -> int:
 
 def drawn_point(search: SearchSpec, number: int) -> Point:
     """The random point of this number; each key has random numbers of its own, whatever the other keys."""
-    return point_by(search.space, lambda key, dimension: _drawn(dimension, f"{search.seed} {number} {key}"))
+    return point_by(
+        search.space, lambda key, dimension: drawn_value(dimension, f"{search.seed} {number} {key}")
+    )
+
+
+def drawn_value(dimension: DimensionSpec, seed: str) -> Any:
+    """A random value of a key; the same for the same seed."""
+    uniform = random.Random(seed).random()
+    if dimension.values is not None:
+        return dimension.values[int(uniform * len(dimension.values))]
+    if dimension.uniform is not None:
+        low, high = dimension.uniform
+        return low + uniform * (high - low)
+    if dimension.loguniform is not None:
+        low, high = dimension.loguniform
+        return min(high, max(low, math.exp(math.log(low) + uniform * math.log(high / low))))
+    if dimension.quniform is not None:
+        low, high, step = dimension.quniform
+        steps = math.floor((high - low) / step + 1e-9) + 1
+        return quantised(dimension, low + step * int(uniform * steps))
+    assert dimension.randint is not None
+    first, last = dimension.randint
+    return first + int(uniform * (last - first + 1))
 
 
 def corner_points(space: Mapping[str, DimensionSpec]) -> list[Point]:
@@ -108,25 +130,6 @@ def in_their_order(values: tuple[Any, ...]) -> list[Any]:
     """Numbers sorted, anything else as given."""
     numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
     return sorted(values) if numbers else list(values)
-
-
-def _drawn(dimension: DimensionSpec, seed: str) -> Any:
-    uniform = random.Random(seed).random()
-    if dimension.values is not None:
-        return dimension.values[int(uniform * len(dimension.values))]
-    if dimension.uniform is not None:
-        low, high = dimension.uniform
-        return low + uniform * (high - low)
-    if dimension.loguniform is not None:
-        low, high = dimension.loguniform
-        return min(high, max(low, math.exp(math.log(low) + uniform * math.log(high / low))))
-    if dimension.quniform is not None:
-        low, high, step = dimension.quniform
-        steps = math.floor((high - low) / step + 1e-9) + 1
-        return quantised(dimension, low + step * int(uniform * steps))
-    assert dimension.randint is not None
-    first, last = dimension.randint
-    return first + int(uniform * (last - first + 1))
 
 
 def _combinations(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, cast, get_args
 
-from pydantic import BeforeValidator, Field, SerializeAsAny
+from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from .base import EXECUTION_ONLY, Section
 
@@ -57,10 +57,47 @@ class SchedulerSpec(Section):
     """asha, hyperband: one in so many goes on at each rung; rungs are that factor apart."""
 
 
+class PopulationSpec(Section):
+    """Population-based training: all points train side by side, and the worst go on from the best.
+
+    After every so many epochs each of the worst takes the whole checkpoint of one of the best, and that
+    one's values, changed (Jaderberg et al. 2017, arXiv 1711.09846, truncation selection).
+    """
+
+    name: Literal["pbt"]
+    every_epochs: int = Field(ge=1)
+    """Epochs between two such exchanges; none is made at the end."""
+    quantile: float = Field(default=0.25, gt=0, le=0.5)
+    """Part of the population that takes over, and that is taken from; at least one."""
+    resample_probability: float = Field(default=0.25, ge=0, le=1)
+    """Chance that a value is drawn anew; otherwise it is changed by one of `factors`."""
+    factors: tuple[float, float] = Field(default=(0.8, 1.2), strict=False)
+    """What a number is multiplied with, one or the other; of a finite key the neighbour is taken."""
+
+
 SchedulerOrName = Annotated[
-    SchedulerSpec, BeforeValidator(_name_as_section, json_schema_input_type=str | SchedulerSpec)
+    SchedulerSpec | PopulationSpec,
+    Field(discriminator="name"),
+    BeforeValidator(
+        _name_as_section, json_schema_input_type=str | Annotated[SchedulerSpec | PopulationSpec, "by name"]
+    ),
 ]
 """`scheduler: asha` is short for `scheduler: {name: asha}`."""
+
+
+Metric = Literal["knn", "linear", "loss", "rankme", "knn_per_gpu_hour", "gpu_hours", "wall_hours"]
+Mode = Literal["max", "min"]
+MINIMISED = ("loss", "gpu_hours", "wall_hours")
+
+
+METRICS = get_args(Metric)
+
+
+def _first_of_several(value: Any) -> Any:
+    """The first that there is not, so that it is told, or else the first."""
+    if not isinstance(value, list | tuple) or not value:
+        return value
+    return next((each for each in value if each not in METRICS), value[0])
 
 
 class BudgetSpec(Section):
@@ -88,11 +125,16 @@ class SearchSpec(Section):
     """The job that is varied: the path of a file of kind pretrain, or its keys (with `base:` for a file)."""
     space: dict[str, DimensionSpec] = Field(min_length=1)
     """Dotted key of the base -> its values."""
-    metric: Literal["knn", "linear", "loss", "rankme", "knn_per_gpu_hour"]
+    metric: Annotated[
+        Metric, BeforeValidator(_first_of_several, json_schema_input_type=Metric | tuple[Metric, ...])
+    ]
     """knn: top-1 percent at the first of evaluate.knn.neighbours; linear: of the probe after training; loss,
-    rankme: mean over the last epoch; knn_per_gpu_hour: knn over the GPU-hours of the run."""
-    mode: Literal["max", "min"] | None = None
-    """Which values are better; as the metric says when left out."""
+    rankme: mean over the last epoch; knn_per_gpu_hour: knn over the GPU-hours of the run; gpu_hours,
+    wall_hours: of the run, over all its starts. Of a list the first one sorts the leaderboard."""
+    metrics: tuple[Metric, ...] | None = Field(default=None, strict=False)
+    """What `metric: [knn, gpu_hours]` says: several, of which no point may be best in all."""
+    mode: Mode | Annotated[tuple[Mode, ...], Field(strict=False)] | None = None
+    """Which values are better, for several metrics in their order; as the metric says when left out."""
     searcher: Literal["random", "grid", "optuna"] = "random"
     """random: drawn; grid: every combination of finite keys; optuna: TPE, from what came out so far."""
     trials: int | None = Field(default=None, ge=1, json_schema_extra=EXECUTION_ONLY)
@@ -106,9 +148,34 @@ class SearchSpec(Section):
     retries: int = Field(default=1, ge=0, json_schema_extra=EXECUTION_ONLY)
     """How often a failed run is started again, from its newest checkpoint."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _several_metrics(cls, value: Any) -> Any:
+        metrics = value.get("metric") if isinstance(value, dict) else None
+        if isinstance(metrics, list | tuple) and metrics and all(each in METRICS for each in metrics):
+            return {**value, "metrics": metrics}
+        return value
+
+    @property
+    def all_metrics(self) -> tuple[Metric, ...]:
+        return self.metrics or (self.metric,)
+
+    @property
+    def directions(self) -> tuple[bool, ...]:
+        """Of all metrics, whether more is better."""
+        given = self.mode if isinstance(self.mode, tuple) else (self.mode,) * len(self.all_metrics)
+        own = ["min" if metric in MINIMISED else "max" for metric in self.all_metrics]
+        return tuple((mode or usual) == "max" for mode, usual in zip(given, own, strict=True))
+
     @property
     def maximises(self) -> bool:
-        return (self.mode or ("min" if self.metric == "loss" else "max")) == "max"
+        """Whether more of the first metric is better."""
+        return self.directions[0]
+
+    @property
+    def population(self) -> PopulationSpec | None:
+        """Of population-based training, if that is what this search is."""
+        return self.scheduler if isinstance(self.scheduler, PopulationSpec) else None
 
     @property
     def training(self) -> Any:

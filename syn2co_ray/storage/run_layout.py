@@ -2,6 +2,8 @@
 
 SPEC_FILE = "spec.yaml"
 PROVENANCE_FILE = "provenance.json"
+INHERITED_FILE = "inherited_from.json"
+INDEX_FOLDER = "index"
 RESULTS_FILE = "results.json"
 VIEWS_FILE = "views.png"
 SAMPLES_FILE = "samples.png"

@@ -15,7 +15,7 @@ from ..spec.errors import Fault, SpecError
 from ..spec.job import PretrainSpec, TrainingSpec
 from ..spec.source import SourceSpec
 from ..storage import Store, exists, publish_bytes, read_bytes
-from ..storage.run_layout import PROVENANCE_FILE
+from ..storage.run_layout import INDEX_FOLDER, INHERITED_FILE, PROVENANCE_FILE
 from ..train.run_folder import RunFolder, open_run
 from .live import PreparedLive, prepare_live
 from .provenance import provenance
@@ -72,7 +72,11 @@ def prepare_run(job: TrainingSpec, log: Callable[[str], None], shared: Store | N
     evaluation = _evaluation(run, job, indexes, log, shared)
     live = prepare_live(job, run.store, plan, shared) if job.data.live else None
     if run.read_json(PROVENANCE_FILE) is None:
-        run.write_json(PROVENANCE_FILE, provenance(job, indexes, live.provenance if live else None))
+        made_with = provenance(job, indexes, live.provenance if live else None)
+        inherited = run.read_json(INHERITED_FILE)
+        run.write_json(
+            PROVENANCE_FILE, made_with | ({"inherited_from": inherited} if inherited is not None else {})
+        )
     return PreparedRun(job, run, stream, evaluation, live)
 
 
@@ -109,7 +113,7 @@ def _frozen_index(
     shared: Store | None,
 ) -> SourceIndex:
     """The index the run was started with: files added later must not change the plan of a resumed run."""
-    store, file = run.store.child("index"), f"{name}.index"
+    store, file = run.store.child(INDEX_FOLDER), f"{name}.index"
     if exists(store, file):
         return load_index(read_bytes(store, file))
     index = source_index(source, job.object_store, shared, log)

@@ -36,8 +36,9 @@ def train(
     stop: threading.Event,
     marks: dict[str, float],
     look_on: LookOn | None = None,
+    stop_after_epochs: int | None = None,
 ) -> dict[str, Any]:
-    """Run the workers to their end; results.json holds what is returned."""
+    """Run the workers to their end, or to that of an epoch; results.json holds what is returned."""
     room = room_for_workers(prepared.job)
     worker = generator_worker if isinstance(prepared.job, TrainGeneratorSpec) else pretrain_worker
     with contextlib.ExitStack() as stack:
@@ -47,7 +48,9 @@ def train(
             live = LiveSource(prepared.live, prepared.job, workers, prepared.plan, progress.log)
             stack.callback(live.stop)
             stream = live.joined_to(stream)
-        run = PretrainRun(prepared.job, prepared.run, stream, room, worker, extra=prepared.evaluation)
+        run = PretrainRun(
+            prepared.job, prepared.run, stream, room, worker, prepared.evaluation, stop_after_epochs
+        )
         started = time.time()
         run.start()
         sheet = first_views(prepared)

@@ -17,6 +17,7 @@ from ..spec.points import number_of_points
 from ..spec.search import SearchSpec
 from ..storage import publish_bytes
 from ..storage.run_layout import SPEC_FILE
+from ..train.inheritance import hand_over
 from .cluster import connected
 from .search_progress import SearchProgress
 from .search_results import result_lines, search_store, write_search_results
@@ -53,9 +54,9 @@ def run_search(search: SearchSpec, console: Console, *, debug: bool = False) -> 
 
             def start(trial: Trial) -> Run:
                 job = job_within_its_share(trial.job, concurrent, cluster.cpus, cluster.node_gpus)
-                return TrialRun(job, search.metric)
+                return TrialRun(job, search.all_metrics, trial.stop_after_epochs)
 
-            loop = Search(search, records, start, concurrent, time.time(), progress.log)
+            loop = Search(search, records, start, concurrent, time.time(), progress.log, hand_over)
             while loop.step(time.time()):
                 if stop.asked.is_set() and not loop.closing:
                     progress.log("stopping: trials publish a checkpoint first (once more to stop at once)")
@@ -106,4 +107,5 @@ def search_plan_lines(search: SearchSpec, *, debug: bool = False) -> Iterator[st
 def _size(search: SearchSpec) -> str:
     points = number_of_points(search)
     seeds = f" with {search.seeds} seeds each" if search.seeds > 1 else ""
-    return f"{points} points{seeds}, {search.searcher}, scheduler {search.scheduler.name}"
+    by = f", by {' and '.join(search.metrics)}" if search.metrics else ""
+    return f"{points} points{seeds}, {search.searcher}, scheduler {search.scheduler.name}{by}"

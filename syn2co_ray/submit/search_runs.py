@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import threading
 import time
+from collections.abc import Sequence
 from statistics import mean
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ from ..spec.errors import Syn2coError
 from ..spec.job import PretrainSpec
 from ..storage import Store
 from ..storage.run_layout import RESULTS_FILE
-from .prepare import prepare_run
+from .prepare import PreparedRun, prepare_run
 from .pretraining import train
 from .progress import Progress
 from .resources import asked_resources
@@ -29,10 +30,15 @@ _ONE_AT_A_TIME = threading.Lock()
 
 
 class TrialRun:
-    """A `search.loop.Run` on the Ray cluster that this process is connected to."""
+    """A `search.loop.Run` on the Ray cluster that this process is connected to.
 
-    def __init__(self, job: PretrainSpec, metric: str) -> None:
-        self.job, self.metric = job, metric
+    With `stop_after_epochs` it pauses there, if it has not ended before.
+    """
+
+    def __init__(
+        self, job: PretrainSpec, metrics: Sequence[str], stop_after_epochs: int | None = None
+    ) -> None:
+        self.job, self.metrics, self.stop_after_epochs = job, metrics, stop_after_epochs
         self._stop = threading.Event()
         self._seen: dict[str, Any] = {}
         self._ended: Ended | None = None
@@ -78,32 +84,48 @@ class TrialRun:
         with _ONE_AT_A_TIME:
             prepared = prepare_run(self.job, lambda text: None, shared_by_trials(self.job))
         results = prepared.run.read_json(RESULTS_FILE)
-        if results is None or results["status"] != "finished":
+        if results is None or not self._is_over(prepared, results):
             unseen = Progress(Console(file=io.StringIO()))
             marks = {"command": now, "started": now}
             workers = self.job.train.workers.max
-            results = train(prepared, workers, unseen, self._stop, marks, self._look_on)
+            results = train(
+                prepared, workers, unseen, self._stop, marks, self._look_on, self.stop_after_epochs
+            )
             with _ONE_AT_A_TIME:
                 write_report(prepared.run.store)
-        return ended_run(
-            prepared.run.store, results["status"], self.metric, self.job.evaluate.knn.neighbours[0]
-        )
+        status = results["status"]
+        if status == "interrupted" and self._is_over(prepared, results):
+            status = "paused"
+        return ended_run(prepared.run.store, status, self.metrics, self.job.evaluate.knn.neighbours[0])
+
+    def _is_over(self, prepared: PreparedRun, results: dict[str, Any]) -> bool:
+        """Whether a run has come to its end, or to where it is to pause."""
+        pause = self.stop_after_epochs
+        paused = pause is not None and results["steps"] == pause * prepared.plan.steps_per_epoch
+        return results["status"] == "finished" or paused
 
     def _look_on(self, run: Any, seen: dict[str, Any]) -> None:
         self._seen = seen
 
 
-def ended_run(store: Store, status: Literal["finished", "interrupted"], metric: str, k: int) -> Ended:
+def ended_run(
+    store: Store, status: Literal["finished", "interrupted", "paused"], metrics: Sequence[str], k: int
+) -> Ended:
     """How a run ended, from its folder."""
     files = load_run_files(store)
     evaluations = {
         int(row.epoch): row.knn[k] for row in files.evals if row.epoch is not None and k in row.knn
     }
-    return Ended(status, evaluations, metric_of(files, metric, k) if status == "finished" else None)
+    if status != "finished":
+        return Ended(status, evaluations)
+    values = {metric: metric_of(files, metric, k) for metric in metrics}
+    return Ended(status, evaluations, values[metrics[0]], values=values if len(values) > 1 else {})
 
 
 def metric_of(files: RunFiles, metric: str, k: int) -> float | None:
-    """The metric of a finished run; None where it was not measured."""
+    """The metric of a finished run; None where it was not measured, or is counted by the search."""
+    if metric in ("gpu_hours", "wall_hours"):
+        return None
     rows = files.results.rows if files.results else []
     trained = next((row for row in rows if row.features.startswith(TRAINED)), None)
     if metric in ("knn", "knn_per_gpu_hour"):

@@ -21,6 +21,7 @@ from ..methods.embedding_stats import SPREAD_MIN
 from ..spec.errors import DataError, Syn2coError, TrainingError
 from ..spec.identity import resolved, spec_hash
 from ..spec.job import PretrainSpec, TrainingSpec
+from ..storage import exists
 from ..storage.run_layout import QUARANTINE_FILE, eval_file, steps_file
 from .checkpoint import load_newest, save_checkpoint
 from .context import TrainContext
@@ -61,7 +62,10 @@ class LoopOutcome:
 
 
 class TrainLoop:
-    """Runs from the newest whole checkpoint to the end, or until asked to stop."""
+    """Runs from the newest whole checkpoint to the end, or until asked to stop.
+
+    With `stop_after_epochs` it ends there at the latest, as if asked to stop at that step.
+    """
 
     def __init__(
         self,
@@ -70,16 +74,20 @@ class TrainLoop:
         run: RunFolder,
         steps_per_epoch: int,
         evaluate: Evaluate | None = None,
+        stop_after_epochs: int | None = None,
     ) -> None:
         self.job, self.context, self.run, self.evaluate = job, context, run, evaluate
         self.steps_per_epoch = steps_per_epoch
         self.trainer = StepTrainer(job, context, steps_per_epoch)
+        self.end_step = steps_per_epoch * min(job.train.epochs, stop_after_epochs or job.train.epochs)
         self.step = 0
         self.skipped_in_a_row = 0
         self.images_seen = 0
         self.quarantined: dict[str, dict[str, Any]] = {}
         self.quarantined_images = 0
         self.resumed_from_steps: list[int] = []
+        self.inherited_from: list[dict[str, Any]] = []
+        """Runs whose checkpoints were taken over (see `inheritance`), the last one last."""
         self.notes: list[str] = []
         self.metrics: list[dict[str, Any]] = []
         self.warnings: list[str] = []
@@ -107,9 +115,10 @@ class TrainLoop:
         return self._outcome(status)
 
     def _train(self) -> str:
-        records = self.context.records(self.step) if self.step < self.trainer.total_steps else iter(())
-        status = "finished"
-        while self.step < self.trainer.total_steps:
+        records = self.context.records(self.step) if self.step < self.end_step else iter(())
+        status = "finished" if self.end_step == self.trainer.total_steps else "interrupted"
+        self._make_up_for_an_evaluation()
+        while self.step < self.end_step:
             started = time.perf_counter()
             batch, wish = self._next_batch(records)
             waited_s = time.perf_counter() - started
@@ -150,6 +159,7 @@ class TrainLoop:
         self.clock |= checkpoint.state["clock"]
         self._newest_checkpoint = self.step
         self.resumed_from_steps = [*checkpoint.state["resumed_from_steps"], self.step]
+        self.inherited_from = checkpoint.state.get("inherited_from", [])
         self.notes.append(f"resumed from step {self.step}")
 
     def _next_batch(self, records: Iterator[StepRecords]) -> tuple[StepRecords, Wish]:
@@ -272,16 +282,32 @@ class TrainLoop:
         }
 
     def _after_epoch(self, epochs_done: int) -> None:
-        last = self.step == self.trainer.total_steps
-        if last or epochs_done % self.job.train.checkpoint.every_epochs == 0:
+        if self.step == self.end_step or epochs_done % self.job.train.checkpoint.every_epochs == 0:
             self._checkpoint()
+        if self._is_evaluated_after(epochs_done):
+            self._evaluate(epochs_done)
+
+    def _is_evaluated_after(self, epochs_done: int) -> bool:
         every_epochs = self.job.evaluate.knn.every_epochs if isinstance(self.job, PretrainSpec) else 1
-        if self.evaluate and (last or epochs_done % every_epochs == 0):
-            figures = self.evaluate(self.trainer.method, self.context)
-            if figures is not None:
-                row = {"step": self.step, "epoch": epochs_done, **figures}
-                self.run.write_json(eval_file(self.step), row)
-                self.context.show({"evaluation": row})
+        last = epochs_done == self.job.train.epochs
+        return self.evaluate is not None and (last or epochs_done % every_epochs == 0)
+
+    def _evaluate(self, epochs_done: int) -> None:
+        assert self.evaluate is not None
+        figures = self.evaluate(self.trainer.method, self.context)
+        if figures is not None:
+            row = {"step": self.step, "epoch": epochs_done, **figures}
+            self.run.write_json(eval_file(self.step), row)
+            self.context.show({"evaluation": row})
+
+    def _make_up_for_an_evaluation(self) -> None:
+        """Its run was stopped between an epoch's checkpoint and its evaluation."""
+        epochs_done, rest = divmod(self.step, self.steps_per_epoch)
+        if rest or not epochs_done or not self._is_evaluated_after(epochs_done):
+            return
+        there = self.is_first and exists(self.run.store, eval_file(self.step))
+        if not self.context.summed(there)[0]:
+            self._evaluate(epochs_done)
 
     def _checkpoint(self) -> None:
         """Publish the state after `self.step` steps (rank 0 writes, in the background; the others go on)."""
@@ -300,6 +326,7 @@ class TrainLoop:
             "quarantined_images": self.quarantined_images,
             "clock": self.clock,
             "resumed_from_steps": self.resumed_from_steps,
+            "inherited_from": self.inherited_from,
             "torch": torch.__version__,
         }
         checkpoint, metrics, step = self.trainer.state(state), self.metrics, self.step

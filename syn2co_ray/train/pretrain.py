@@ -44,6 +44,7 @@ class PretrainRun:
         room: which numbers of DDP processes are allowed, and what they need.
         worker: function of a `WorkerTask` that every rank runs (see `train.worker.run_worker`).
         extra: what that function finds in `WorkerTask.extra`.
+        stop_after_epochs: where this start ends, if before the end of the run.
     """
 
     job: TrainingSpec
@@ -52,6 +53,7 @@ class PretrainRun:
     room: Room
     worker: Callable[[WorkerTask], dict[str, Any]]
     extra: Any = None
+    stop_after_epochs: int | None = None
     board: Any = field(init=False)
     _thread: threading.Thread = field(init=False)
     _answer: dict[str, Any] | None = field(default=None, init=False)
@@ -116,6 +118,7 @@ class PretrainRun:
                     self.board,
                     [stream_ref],
                     self.extra,
+                    self.stop_after_epochs,
                 )
             },
             scaling_config=ray.train.ScalingConfig(

@@ -48,7 +48,14 @@ def run_worker(
             context.pause = lambda step: board.pause(step, rank)
             if rank == 0:
                 context.show, context.wish = board.show, board.wish
-            loop = TrainLoop(task.job, context, task.run, task.steps_per_epoch, evaluate=evaluate)
+            loop = TrainLoop(
+                task.job,
+                context,
+                task.run,
+                task.steps_per_epoch,
+                evaluate=evaluate,
+                stop_after_epochs=task.stop_after_epochs,
+            )
             board.mark("model built")
             outcome = loop.run_to_end()
             results = finish(loop, outcome, context) if finish else None

@@ -21,3 +21,5 @@ class WorkerTask:
     """A reference to the run's `Stream`, in a box (see `data.stream.fetch_stream`)."""
     extra: Any = None
     """For the caller's worker function (such as the sets to evaluate on)."""
+    stop_after_epochs: int | None = None
+    """Where this start ends, if before the end of the run."""

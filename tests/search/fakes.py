@@ -46,6 +46,7 @@ class FakeRun:
     gpus_held: float = 0.0
     fails_after: int | None = None
     asked: bool = False
+    metrics: Callable[[Trial], dict[str, float | None]] = lambda trial: {}
     measured: dict[int, float] = field(default_factory=dict)
 
     def evaluations(self) -> dict[int, float]:
@@ -66,7 +67,9 @@ class FakeRun:
         self.measured[self.epoch] = self.curve(self.trial, self.epoch)
         if self.epoch < EPOCHS:
             return None
-        return Ended("finished", dict(self.measured), self.measured[self.epoch])
+        return Ended(
+            "finished", dict(self.measured), self.measured[self.epoch], values=self.metrics(self.trial)
+        )
 
 
 class Cluster:
@@ -77,12 +80,14 @@ class Cluster:
         self.started: list[int] = []
         self.fails: dict[int, list[int | None]] = {}
         self.epochs: dict[int, FakeRun] = {}
+        self.metrics: Callable[[Trial], dict[str, float | None]] = lambda trial: {}
 
     def start(self, trial: Trial) -> FakeRun:
         self.started.append(trial.number)
         before = self.epochs.get(trial.number)
         fails = self.fails.get(trial.number) or [None]
-        run = FakeRun(trial, self.curve, before.epoch if before else 0, self.gpus_each, fails.pop(0))
+        epoch = before.epoch if before else 0
+        run = FakeRun(trial, self.curve, epoch, self.gpus_each, fails.pop(0), metrics=self.metrics)
         self.epochs[trial.number] = run
         return run
 

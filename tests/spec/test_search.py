@@ -151,7 +151,9 @@ def test_what_a_space_cannot_hold_says_which_key_and_which_value(space, where, s
         ("searcher=grid", "trials", "40 with searcher grid"),
         ("searcher=grid", "space.method.temperature.loguniform", "list its values"),
         ("searcher=bohb", "searcher", "'random', 'grid' or 'optuna'"),
-        ("scheduler=pbt", "scheduler", "'none', 'asha', 'hyperband' or 'median'"),
+        ("scheduler=bohb", "scheduler.name", "none, asha, hyperband, median, pbt"),
+        ("scheduler=pbt", "scheduler", "missing; allowed: Epochs between two such exchanges"),
+        ("scheduler={name: asha, every_epochs: 2}", "scheduler.every_epochs", "unknown key"),
         ("metric=null", "metric", "'knn'"),
         ("base.data.eval=null", "base.data.eval", "missing, and the metric is knn"),
         ("metric=knn_per_gpu_hour", "metric", "of a job without GPUs"),
@@ -164,6 +166,88 @@ def test_what_a_space_cannot_hold_says_which_key_and_which_value(space, where, s
 )
 def test_what_does_not_go_together_is_refused(override, where, says):
     assert says in faults(TEXT, override)[where]
+
+
+def test_several_metrics_have_a_first_one_and_directions_of_their_own():
+    search = load_text(TEXT, ["metric=[knn, wall_hours, loss]"])
+    assert (search.metric, search.metrics) == ("knn", ("knn", "wall_hours", "loss"))
+    assert search.directions == (True, False, False)
+    assert load_text(TEXT, ["metric=[knn, wall_hours]", "mode=[min, max]"]).directions == (False, True)
+    again = load_text(resolved_yaml(search))
+    assert spec_hash(again) == spec_hash(search) != spec_hash(load_text(TEXT))
+    assert again == search
+
+
+def test_one_metric_keeps_the_folder_it_had_before_there_could_be_several():
+    assert load_text(TEXT).metrics is None
+    assert spec_hash(load_text(TEXT)).startswith("72061fb2")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "where", "says"),
+    [
+        (["metric=[knn, knn]"], "metric", "[knn, knn]; allowed: one, or a list of different ones"),
+        (["metric=[knn]"], "metric", "[knn]"),
+        (["metric=[knn, speed]"], "metric", "got 'speed'"),
+        (["metric=[knn, gpu_hours]"], "metric", "gpu_hours of a job without GPUs"),
+        (["metric=[loss, knn]", "base.data.eval=null"], "base.data.eval", "the metric is knn"),
+        (["metric=[knn, loss]", "mode=max"], "mode", "1 for 2 metrics"),
+        (["mode=[max, min]"], "mode", "2 for 1 metrics"),
+        (["metric=[knn, loss]", "scheduler=asha", "base.evaluate.knn.every_epochs=2"], "scheduler",
+         "a run that is worse in one may be better in another"),
+    ],
+)  # fmt: skip
+def test_several_metrics_that_do_not_go_together_are_refused(overrides, where, says):
+    assert says in faults(TEXT, *overrides)[where]
+
+
+POPULATION = with_space("method.temperature: {uniform: [0.05, 0.5]}").replace("epochs: 10", "epochs: 12")
+PBT = ("scheduler={name: pbt, every_epochs: 4}", "base.evaluate.knn.every_epochs=2", "trials=8")
+
+
+@pytest.mark.parametrize(
+    ("override", "where", "says"),
+    [
+        ("space={method.backbone: {choice: [a, b]}}", "space.method.backbone", "method.backbone in a population"),
+        ("space={method.queue_size_features: {choice: [64, 128]}}", "space.method.queue_size_features",
+         "allowed: train.optimizer.learning_rate_base"),
+        ("space={train.epochs: {randint: [12, 20]}}", "space.train.epochs", "in a population"),
+        ("space={train.images_per_step_global: {choice: [32, 64]}}", "space.train.images_per_step_global", "allowed"),
+        ("space={augment.recipe: {choice: [byol, moco_v2]}}", "space.augment.recipe", "allowed"),
+        ("searcher=optuna", "searcher", "begins with all points at once"),
+        ("seeds=2", "seeds", "take over from one another"),
+        ("trials=1", "trials", "2 or more"),
+        ("metric=linear", "metric", "linear with scheduler pbt"),
+        ("scheduler.every_epochs=12", "scheduler.every_epochs", "12 of 12 epochs"),
+        ("scheduler.every_epochs=3", "base.evaluate.knn.every_epochs", "a divisor of scheduler.every_epochs; next: use 3"),
+        ("scheduler.quantile=0.6", "scheduler.quantile", "0.5"),
+        ("scheduler.factors=[1.2, 0.8]", "scheduler.factors", "one below 1, one above"),
+    ],
+)  # fmt: skip
+def test_what_a_population_cannot_do_is_refused(override, where, says):
+    assert says in faults(POPULATION, *PBT, override)[where]
+
+
+def test_all_faults_of_a_population_come_at_once():
+    space = "space={train.epochs: {choice: [12]}, method.hidden_features: {choice: [64]}, method.temperature: {choice: [0.1, 0.2]}}"
+    found = faults(POPULATION, *PBT, space, "seeds=2", "scheduler.every_epochs=3")
+    assert set(found) == {
+        "space.train.epochs",
+        "space.method.hidden_features",
+        "seeds",
+        "base.evaluate.knn.every_epochs",
+    }
+
+
+def test_a_population_has_values_that_a_training_can_go_on_with():
+    space = (
+        "space={train.optimizer.learning_rate_base: {loguniform: [0.001, 0.01]}, "
+        "method.negatives.noise.sigma: {uniform: [0.01, 0.1]}, augment.crop_scale: {choice: [[0.2, 1.0], [0.4, 1.0]]}}"
+    )
+    search = load_text(POPULATION, [*PBT, space])
+    assert search.population.quantile == 0.25
+    assert load_text(resolved_yaml(search)).population == search.population
+    assert load_text(TEXT).population is None
 
 
 def test_all_faults_come_at_once():

@@ -4,7 +4,7 @@ Each rule names the sections it needs as its parameters; it runs when those are 
 so a fault in one section never hides one in another. A further rule is a function in one of these files.
 """
 
-from . import compat, framework, generation, search, track, training
+from . import compat, framework, generation, population, search, track, training
 from .registry import cross_field_faults
 from .training import worker_counts_allowed
 
@@ -13,6 +13,7 @@ __all__ = [
     "cross_field_faults",
     "framework",
     "generation",
+    "population",
     "search",
     "track",
     "training",

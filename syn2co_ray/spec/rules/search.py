@@ -7,7 +7,16 @@ from typing import Any
 
 from ..base import Section
 from ..errors import Fault
-from ..search import FINITE_FORMS, FORMS, BudgetSpec, DimensionSpec, SchedulerSpec
+from ..search import (
+    FINITE_FORMS,
+    FORMS,
+    BudgetSpec,
+    DimensionSpec,
+    Metric,
+    Mode,
+    PopulationSpec,
+    SchedulerSpec,
+)
 from .registry import rule
 
 Space = Mapping[str, DimensionSpec]
@@ -83,24 +92,61 @@ def searcher_fits_the_space(space: Space, searcher: str, trials: int | None) -> 
 
 
 @rule
-def metric_is_measured(base: Section, metric: str) -> Iterator[Fault]:
+def metrics_are_measured(
+    base: Section, metric: Metric, metrics: tuple[Metric, ...] | None
+) -> Iterator[Fault]:
     data, evaluate = getattr(base, "data", None), getattr(base, "evaluate", None)
     if data is None or evaluate is None:
         return
-    if metric in ("knn", "linear", "knn_per_gpu_hour") and data.eval is None:
-        yield Fault("base.data.eval", f"missing, and the metric is {metric}", "labelled images", "add it")
-    if metric == "linear" and evaluate.linear is None:
-        yield Fault("base.evaluate.linear", "null, and the metric is linear", "a probe", "leave null out")
-    if metric == "knn_per_gpu_hour" and not uses_gpus(base):
-        yield Fault("metric", "knn_per_gpu_hour of a job without GPUs", "knn, linear, loss, rankme")
+    for each in metrics or (metric,):
+        if each in ("knn", "linear", "knn_per_gpu_hour") and data.eval is None:
+            yield Fault("base.data.eval", f"missing, and the metric is {each}", "labelled images", "add it")
+        if each == "linear" and evaluate.linear is None:
+            yield Fault("base.evaluate.linear", "null, and the metric is linear", "a probe", "leave null out")
+        if each in ("knn_per_gpu_hour", "gpu_hours") and not uses_gpus(base):
+            allowed = "knn, linear, loss, rankme, wall_hours"
+            yield Fault("metric", f"{each} of a job without GPUs", allowed)
+
+
+@rule
+def several_metrics_are_several(
+    metric: Metric, metrics: tuple[Metric, ...] | None, mode: Mode | tuple[Mode, ...] | None
+) -> Iterator[Fault]:
+    count = len(metrics or (metric,))
+    if metrics is not None:
+        if count < 2 or len(set(metrics)) < count:
+            yield Fault("metric", f"[{', '.join(metrics)}]", "one, or a list of different ones")
+        elif metrics[0] != metric:
+            yield Fault("metric", f"{metric}, and the first of `metrics` is {metrics[0]}", "the same")
+    modes = len(mode) if isinstance(mode, tuple) else 1
+    if mode is not None and modes != count:
+        got = f"{modes} for {count} metrics"
+        yield Fault("mode", got, "max or min for each metric, in their order", "or leave it out")
+
+
+@rule
+def several_metrics_stop_nothing(
+    metrics: tuple[Metric, ...] | None, scheduler: SchedulerSpec | PopulationSpec
+) -> Iterator[Fault]:
+    if metrics is not None and scheduler.name != "none":
+        yield Fault(
+            "scheduler",
+            f"{scheduler.name} with several metrics: a run that is worse in one may be better in another, "
+            "so that none is the one to stop",
+            "none, or one metric",
+            "use scheduler: none",
+        )
 
 
 @rule
 def early_stopping_has_something_to_look_at(
-    base: Section, metric: str, mode: str | None, scheduler: SchedulerSpec
+    base: Section,
+    metric: Metric,
+    mode: Mode | tuple[Mode, ...] | None,
+    scheduler: SchedulerSpec | PopulationSpec,
 ) -> Iterator[Fault]:
     train, evaluate = getattr(base, "train", None), getattr(base, "evaluate", None)
-    if scheduler.name == "none" or train is None or evaluate is None:
+    if isinstance(scheduler, PopulationSpec) or scheduler.name == "none" or train is None or evaluate is None:
         return
     if not metric.startswith("knn") or mode == "min":
         got = f"{scheduler.name} with metric {metric}" + (", mode min" if mode == "min" else "")
