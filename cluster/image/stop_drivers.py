@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """stop_drivers SECONDS: end the runs whose drivers are on this machine, and wait until they have.
 
-The preStop hook of a head: SIGTERM makes a driver publish a checkpoint and leave with a code of its own, so that the
-Jobs API calls the job failed and a RayJob starts it again, which resumes. `ray job stop` would call it stopped, and
-nobody would start it again.
+The preStop hook of a head: SIGTERM makes a driver publish a checkpoint and leave with a code of its own, so
+that the Jobs API calls the job failed and a RayJob starts it again, which resumes. `ray job stop` would
+call it stopped, and nobody would start it again.
 """
 
 from __future__ import annotations

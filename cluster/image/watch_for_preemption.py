@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""watch_for_preemption aws|gcp RAY_ADDRESS: tell Ray that this machine will be taken away, once its cloud says so.
+"""watch_for_preemption aws|gcp RAY_ADDRESS: tell Ray that this machine will go, once its cloud says so.
 
-For machines that `ray up` or SkyPilot started; on Kubernetes the kubelet does it. It asks the machine's metadata server
+For machines that `ray up` started; on Kubernetes the kubelet does it. It asks the machine's metadata server
 every two seconds and ends after the news, which makes a run publish a checkpoint at once.
 """
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -63,7 +64,7 @@ def announce(address: str, notice_s: int) -> None:
     """Mark this machine's Ray node as one that will go."""
     command = ("ray", "drain-node", "--address", address, "--reason", "DRAIN_NODE_REASON_PREEMPTION")
     words = ("--reason-message", "the cloud takes the machine", "--deadline-remaining-seconds", str(notice_s))
-    subprocess.run([*command, *words], check=True)
+    subprocess.run([*command, *words], check=True, env=os.environ | {"RAY_ADDRESS": address})
 
 
 if __name__ == "__main__":

@@ -23,7 +23,9 @@ def build_context(root: Path) -> set[str]:
     Covers the forms that our file uses: `*`, `!path`, and `**/name`.
     """
     rules = [line for line in (root / ".dockerignore").read_text().splitlines() if line and line[0] != "#"]
-    files = (path.relative_to(root) for path in root.rglob("*") if path.is_file() and ".git" not in path.parts)
+    files = (
+        path.relative_to(root) for path in root.rglob("*") if path.is_file() and ".git" not in path.parts
+    )
     return {str(file) for file in files if not _is_left_out(file, rules)}
 
 

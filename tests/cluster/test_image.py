@@ -15,7 +15,6 @@ import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import distribution
-from pathlib import Path
 from types import ModuleType
 
 import psutil
@@ -33,7 +32,8 @@ STEPS = list(instructions((IMAGE / "Dockerfile").read_text()))
 
 def _module(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, IMAGE / f"{name}.py")
-    assert spec and spec.loader
+    assert spec
+    assert spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -55,7 +55,9 @@ def test_hadolint_does_look(tmp_path):
     if shutil.which("hadolint") is None:
         pytest.skip("needs hadolint (the extra `test` brings it)")
     (tmp_path / "Dockerfile").write_text("FROM ubuntu\nRUN sudo ls\nRUN pip install x\n")
-    done = subprocess.run(["hadolint", str(tmp_path / "Dockerfile")], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        ["hadolint", str(tmp_path / "Dockerfile")], capture_output=True, text=True, timeout=60
+    )
     assert {"DL3004", "DL3006", "DL3013"} <= set(re.findall(r"DL\d+", done.stdout))
 
 
@@ -78,7 +80,10 @@ def test_constraints_are_versions_only_and_meet_what_the_package_asks_for():
     assert all(re.fullmatch(r"[\w.-]+==[\w.!+]+", line) for line in text.splitlines())
     pinned = _pinned()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    needed = [*map(Requirement, project["dependencies"]), *map(Requirement, project["optional-dependencies"]["azure"])]
+    needed = [
+        *map(Requirement, project["dependencies"]),
+        *map(Requirement, project["optional-dependencies"]["azure"]),
+    ]
     assert len(needed) > 25
     for requirement in needed:
         assert pinned[canonicalize_name(requirement.name)] in requirement.specifier, requirement
@@ -89,7 +94,9 @@ def test_constraints_hold_everything_that_a_cluster_needs_of_ray():
         requirement.name
         for requirement in map(Requirement, distribution("ray").requires or ())
         if requirement.marker
-        and any(requirement.marker.evaluate({"extra": extra}) for extra in ("default", "data", "train", "tune"))
+        and any(
+            requirement.marker.evaluate({"extra": extra}) for extra in ("default", "data", "train", "tune")
+        )
         and canonicalize_name(requirement.name) not in _pinned()
     ]
     assert missing == []
@@ -98,7 +105,9 @@ def test_constraints_hold_everything_that_a_cluster_needs_of_ray():
 def test_image_takes_the_package_and_its_jobs_and_neither_tests_nor_history():
     context = build_context(ROOT)
     assert {"pyproject.toml", "README.md", "LICENSE", "cluster/image/constraints.txt"} <= context
-    tracked = subprocess.run(["git", "ls-files", "syn2co_ray", "jobs"], cwd=ROOT, capture_output=True, text=True)
+    tracked = subprocess.run(
+        ["git", "ls-files", "syn2co_ray", "jobs"], cwd=ROOT, capture_output=True, text=True
+    )
     if tracked.returncode == 0:
         assert set(tracked.stdout.split()) <= context
     assert {file.partition("/")[0] for file in context} == {
@@ -133,12 +142,16 @@ def test_steps_give_an_environment_that_runs(tmp_path):
             command = re.sub(r"/opt/", f"{tmp_path}/opt/", words)
             path = f"{tmp_path}/opt/venv/bin:{os.environ['PATH']}"
             environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
-            subprocess.run(["bash", "-c", command], check=True, timeout=3000, env=environment | {"PATH": path})
+            subprocess.run(
+                ["bash", "-c", command], check=True, timeout=3000, env=environment | {"PATH": path}
+            )
             ran.append(words)
     assert len(ran) == 2
     tool = tmp_path / "opt/venv/bin/syn2co"
     quickstart = str(tmp_path / "opt/syn2co/jobs/quickstart.yaml")
-    done = subprocess.run([tool, "validate", quickstart], capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    done = subprocess.run(
+        [tool, "validate", quickstart], capture_output=True, text=True, cwd=tmp_path, timeout=300
+    )
     assert done.returncode == 0, done.stderr
     code = "import ray.dashboard.head, ray.job_submission, torch; print(ray.__version__)"
     python = tmp_path / "opt/venv/bin/python"
@@ -174,7 +187,9 @@ def test_stop_drivers_waits_until_a_driver_has_published(tmp_path):
 
 
 def test_stop_drivers_says_which_driver_did_not_end(tmp_path):
-    (tmp_path / "syn2co").write_text("import signal\nsignal.signal(15, signal.SIG_IGN)\nprint('ready', flush=True)\nsignal.pause()\n")
+    (tmp_path / "syn2co").write_text(
+        "import signal\nsignal.signal(15, signal.SIG_IGN)\nprint('ready', flush=True)\nsignal.pause()\n"
+    )
     with _started([sys.executable, str(tmp_path / "syn2co"), "run"]) as driver:
         stop_drivers = _module("stop_drivers")
         mine = [process for process in stop_drivers.drivers() if process.pid == driver.pid]
@@ -199,7 +214,8 @@ def test_stop_drivers_knows_a_driver_by_its_command(command, expected):
 @contextmanager
 def _started(command: list[str]) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert process.stdout and process.stdout.readline() == "ready\n"
+    assert process.stdout
+    assert process.stdout.readline() == "ready\n"
     try:
         yield process
     finally:
@@ -211,7 +227,9 @@ class _Metadata(http.server.BaseHTTPRequestHandler):
     """Metadata servers of EC2 (with its session token) and Compute Engine; the third question is answered by yes."""
 
     def do_PUT(self) -> None:
-        self._say(200, "session") if self.headers["X-aws-ec2-metadata-token-ttl-seconds"] else self._say(400, "")
+        self._say(200, "session") if self.headers["X-aws-ec2-metadata-token-ttl-seconds"] else self._say(
+            400, ""
+        )
 
     def do_GET(self) -> None:
         self.server.asked += 1
@@ -220,8 +238,13 @@ class _Metadata(http.server.BaseHTTPRequestHandler):
             if self.headers["X-aws-ec2-metadata-token"] != "session":
                 return self._say(401, "")
             return self._say(200, '{"action": "terminate"}') if soon else self._say(404, "")
-        if self.path == "/computeMetadata/v1/instance/preempted" and self.headers["Metadata-Flavor"] == "Google":
-            return self._say(503, "") if self.server.asked == 1 else self._say(200, "TRUE" if soon else "FALSE")
+        if (
+            self.path == "/computeMetadata/v1/instance/preempted"
+            and self.headers["Metadata-Flavor"] == "Google"
+        ):
+            return (
+                self._say(503, "") if self.server.asked == 1 else self._say(200, "TRUE" if soon else "FALSE")
+            )
         return self._say(403, "")
 
     def _say(self, code: int, text: str) -> None:

@@ -45,7 +45,9 @@ def ray_cluster_of(documents: list[Document]) -> Document:
 
 def test_no_folder_that_users_apply_is_missing_or_unlisted():
     found = {
-        str(file.parent.relative_to(KUBERAY)) for top in ("overlays", "jobs") for file in (KUBERAY / top).glob("*/*ization.yaml")
+        str(file.parent.relative_to(KUBERAY))
+        for top in ("overlays", "jobs")
+        for file in (KUBERAY / top).glob("*/*ization.yaml")
     }
     assert found == set(FOLDERS)
 
@@ -132,7 +134,10 @@ def test_rays_version_is_the_one_that_the_package_asks_for(folder):
 def test_kubernetes_token_is_in_the_autoscalers_container_alone():
     (spec,) = ray_clusters(rendered("overlays/eks"))
     place = "/var/run/secrets/kubernetes.io/serviceaccount"
-    mounts = {pod.name: [m["mountPath"] for m in pod.spec["containers"][0].get("volumeMounts", ())] for pod in pods(rendered("overlays/eks"))}
+    mounts = {
+        pod.name: [m["mountPath"] for m in pod.spec["containers"][0].get("volumeMounts", ())]
+        for pod in pods(rendered("overlays/eks"))
+    }
     assert not any(place in paths for paths in mounts.values())
     assert place in [mount["mountPath"] for mount in spec["autoscalerOptions"]["volumeMounts"]]
 
@@ -148,10 +153,16 @@ def _container(document: Document, number: int = 0) -> Document:
 SCHEMA_BREAKS: dict[str, tuple[Change, str]] = {
     "misspelt key": (lambda d: d["spec"].update(enableInTreeAutoscalling=True), "enableInTreeAutoscalling"),
     "misspelt key in a pod": (lambda d: _container(d).update(volumeMount=[]), "volumeMount"),
-    "number where text is asked for": (lambda d: d["spec"]["headGroupSpec"]["rayStartParams"].update({"num-cpus": 0}), "num-cpus"),
+    "number where text is asked for": (
+        lambda d: d["spec"]["headGroupSpec"]["rayStartParams"].update({"num-cpus": 0}),
+        "num-cpus",
+    ),
     "number as a variable's value": (lambda d: _container(d)["env"].append({"name": "A", "value": 1}), "env"),
     "text where a number is asked for": (lambda d: _groups(d)[0].update(maxReplicas="16"), "maxReplicas"),
-    "no bounds for the autoscaler": (lambda d: (_groups(d)[0].pop("minReplicas"), _groups(d)[0].pop("maxReplicas")), "Replicas"),
+    "no bounds for the autoscaler": (
+        lambda d: (_groups(d)[0].pop("minReplicas"), _groups(d)[0].pop("maxReplicas")),
+        "Replicas",
+    ),
     "a group without a name": (lambda d: _groups(d)[1].pop("groupName"), "groupName"),
     "an unknown auth mode": (lambda d: d["spec"]["authOptions"].update(mode="password"), "password"),
     "an unknown autoscaler": (lambda d: d["spec"]["autoscalerOptions"].update(version="v3"), "v3"),
@@ -212,31 +223,87 @@ def _train(documents: list[Document]) -> Document:
 
 
 RULE_BREAKS: dict[str, tuple[Callable[[list[Document]], Any], str]] = {
-    "root": (lambda d: _train(d)["template"]["spec"]["securityContext"].update(runAsNonRoot=False), "train: may run as root"),
-    "root container": (lambda d: _container(ray_cluster_of(d))["securityContext"].update(runAsUser=0), "runs as root"),
+    "root": (
+        lambda d: _train(d)["template"]["spec"]["securityContext"].update(runAsNonRoot=False),
+        "train: may run as root",
+    ),
+    "root container": (
+        lambda d: _container(ray_cluster_of(d))["securityContext"].update(runAsUser=0),
+        "runs as root",
+    ),
     "host network": (lambda d: _head(d)["template"]["spec"].update(hostNetwork=True), "hostNetwork"),
-    "host path": (lambda d: _head(d)["template"]["spec"]["volumes"].append({"name": "h", "hostPath": {"path": "/"}}), "path of its host"),
-    "writable image": (lambda d: _container(ray_cluster_of(d))["securityContext"].update(readOnlyRootFilesystem=False), "write to its image"),
+    "host path": (
+        lambda d: _head(d)["template"]["spec"]["volumes"].append({"name": "h", "hostPath": {"path": "/"}}),
+        "path of its host",
+    ),
+    "writable image": (
+        lambda d: _container(ray_cluster_of(d))["securityContext"].update(readOnlyRootFilesystem=False),
+        "write to its image",
+    ),
     "no limits": (lambda d: _container(ray_cluster_of(d))["resources"].pop("limits"), "no limits"),
-    "autoscaler without limits": (lambda d: ray_cluster_of(d)["spec"]["autoscalerOptions"].pop("resources"), "autoscaler has no limits"),
-    "endless volume": (lambda d: _head(d)["template"]["spec"]["volumes"][0]["emptyDir"].clear(), "size limit"),
+    "autoscaler without limits": (
+        lambda d: ray_cluster_of(d)["spec"]["autoscalerOptions"].pop("resources"),
+        "autoscaler has no limits",
+    ),
+    "endless volume": (
+        lambda d: _head(d)["template"]["spec"]["volumes"][0]["emptyDir"].clear(),
+        "size limit",
+    ),
     "load balancer": (lambda d: _head(d).update(serviceType="LoadBalancer"), "dashboard outside"),
     "ingress": (lambda d: _head(d).update(enableIngress=True), "dashboard outside"),
     "redis outside": (lambda d: _first(d, "Service")["spec"].update(type="NodePort"), "open to the outside"),
     "no token": (lambda d: ray_cluster_of(d)["spec"].pop("authOptions"), "asks for no token"),
-    "token off": (lambda d: ray_cluster_of(d)["spec"]["authOptions"].update(mode="disabled"), "asks for no token"),
-    "secret in the open": (lambda d: _container(ray_cluster_of(d))["env"].append({"name": "AWS_SECRET_ACCESS_KEY", "value": "x"}), "in the open"),
-    "a secret": (lambda d: d.append({"kind": "Secret", "metadata": {"name": "x", "namespace": "y"}}), "secret in a file"),
+    "token off": (
+        lambda d: ray_cluster_of(d)["spec"]["authOptions"].update(mode="disabled"),
+        "asks for no token",
+    ),
+    "secret in the open": (
+        lambda d: _container(ray_cluster_of(d))["env"].append(
+            {"name": "AWS_SECRET_ACCESS_KEY", "value": "x"}
+        ),
+        "in the open",
+    ),
+    "a secret": (
+        lambda d: d.append({"kind": "Secret", "metadata": {"name": "x", "namespace": "y"}}),
+        "secret in a file",
+    ),
     "no bounds": (lambda d: _train(d).pop("maxReplicas"), "no limits for the autoscaler"),
-    "upside down bounds": (lambda d: _train(d).update(minReplicas=5, maxReplicas=2), "no limits for the autoscaler"),
-    "Kubernetes' default grace": (lambda d: _train(d)["template"]["spec"].pop("terminationGracePeriodSeconds"), "no grace period"),
-    "Ray's default drain": (lambda d: _container(ray_cluster_of(d), 1)["env"].pop(), "leaves 30 s for a checkpoint"),
-    "killed while draining": (lambda d: _train(d)["template"]["spec"].update(terminationGracePeriodSeconds=95), "killed after 95 s"),
-    "no preStop": (lambda d: _head(d)["template"]["spec"]["containers"][0].pop("lifecycle"), "headgroup leaves 0 s"),
+    "upside down bounds": (
+        lambda d: _train(d).update(minReplicas=5, maxReplicas=2),
+        "no limits for the autoscaler",
+    ),
+    "Kubernetes' default grace": (
+        lambda d: _train(d)["template"]["spec"].pop("terminationGracePeriodSeconds"),
+        "no grace period",
+    ),
+    "Ray's default drain": (
+        lambda d: _container(ray_cluster_of(d), 1)["env"].pop(),
+        "leaves 30 s for a checkpoint",
+    ),
+    "killed while draining": (
+        lambda d: _train(d)["template"]["spec"].update(terminationGracePeriodSeconds=95),
+        "killed after 95 s",
+    ),
+    "no preStop": (
+        lambda d: _head(d)["template"]["spec"]["containers"][0].pop("lifecycle"),
+        "headgroup leaves 0 s",
+    ),
     "no probe": (lambda d: _container(ray_cluster_of(d)).pop("livenessProbe"), "no livenessProbe"),
     "no network policy": (lambda d: d.remove(_first(d, "NetworkPolicy")), "is not refused"),
-    "open network policy": (lambda d: d.append({"kind": "NetworkPolicy", "metadata": {"namespace": "x"}, "spec": {"podSelector": {}, "ingress": [{}]}}), "lets anybody in"),
-    "budget by maxUnavailable": (lambda d: _first(d, "PodDisruptionBudget")["spec"].pop("minAvailable"), "would not be kept"),
+    "open network policy": (
+        lambda d: d.append(
+            {
+                "kind": "NetworkPolicy",
+                "metadata": {"namespace": "x"},
+                "spec": {"podSelector": {}, "ingress": [{}]},
+            }
+        ),
+        "lets anybody in",
+    ),
+    "budget by maxUnavailable": (
+        lambda d: _first(d, "PodDisruptionBudget")["spec"].pop("minAvailable"),
+        "would not be kept",
+    ),
     "whatever image": (lambda d: _container(ray_cluster_of(d)).update(image="syn2co:latest"), "whatever"),
 }
 

@@ -35,7 +35,7 @@ ALLOWED = {
     "ReadAndWriteRuns": {"s3:GetObject", "s3:PutObject", "s3:DeleteObject"},
 }
 OPTIONS = ObjectStoreSpec()
-BIG = bytes(12 << 20)
+BIG = bytes(6 << 20)
 """More than one part of an upload."""
 
 
@@ -70,7 +70,10 @@ def _governed(store: ObjectStore, statements: list[dict[str, Any]]) -> Iterator[
         for name, bucket in buckets.items():
             store.make_bucket(bucket)
             own = [_for_bucket(statement, name, bucket, f"runner{tag}") for statement in statements]
-            policy = {"Version": POLICY["Version"], "Statement": [statement for statement in own if statement]}
+            policy = {
+                "Version": POLICY["Version"],
+                "Statement": [statement for statement in own if statement],
+            }
             if policy["Statement"]:
                 owner.put_bucket_policy(Bucket=bucket, Policy=json.dumps(policy))
         owner.put_object(Bucket=buckets["my-images"], Key="train/a.jpg", Body=b"image")
@@ -128,7 +131,9 @@ def test_policy_is_enough_for_everything_that_runs_do(object_store, monkeypatch)
 
 
 @pytest.mark.object_store
-@pytest.mark.parametrize(("sid", "action"), sorted((sid, action) for sid in ALLOWED for action in ALLOWED[sid]))
+@pytest.mark.parametrize(
+    ("sid", "action"), sorted((sid, action) for sid in ALLOWED for action in ALLOWED[sid])
+)
 def test_policy_allows_nothing_that_runs_do_without(object_store, monkeypatch, sid, action):
     statements = copy.deepcopy(POLICY["Statement"])
     (statement,) = [statement for statement in statements if statement["Sid"] == sid]
@@ -157,7 +162,11 @@ def test_google_roles_hold_what_each_operation_needs_and_no_more():
     policy = yaml.safe_load((CLUSTER / "policies" / "gcs.yaml").read_text())
     needed = {"list": "storage.objects.list", "get": "storage.objects.get", "head": "storage.objects.get"}
     # An object that is there is replaced by leave to create and to delete.
-    writing = {"put": "storage.objects.create", "replace": "storage.objects.delete", "delete": "storage.objects.delete"}
+    writing = {
+        "put": "storage.objects.create",
+        "replace": "storage.objects.delete",
+        "delete": "storage.objects.delete",
+    }
     assert set(policy["roles"]["syn2coReader"]) == set(needed.values())
     assert set(policy["roles"]["syn2coWriter"]) == set((needed | writing).values())
 

@@ -36,13 +36,19 @@ def _python() -> str:
     named = os.environ.get("SYN2CO_SKYPILOT_PYTHON")
     command = shutil.which("sky")
     if named is None and command is None:
-        pytest.skip("needs SkyPilot: `sky` on the PATH, or SYN2CO_SKYPILOT_PYTHON (pip install skypilot, apart)")
+        pytest.skip(
+            "needs SkyPilot: `sky` on the PATH, or SYN2CO_SKYPILOT_PYTHON (pip install skypilot, apart)"
+        )
     return named or Path(command).read_text().splitlines()[0].removeprefix("#!")  # type: ignore[arg-type]
 
 
 def _read(files: list[Path], home: Path) -> list[str]:
     """What SkyPilot says of each file, in a line."""
-    environment = os.environ | {"HOME": str(home), "RAY_AUTH_TOKEN": "0", "SKYPILOT_DISABLE_USAGE_COLLECTION": "1"}
+    environment = os.environ | {
+        "HOME": str(home),
+        "RAY_AUTH_TOKEN": "0",
+        "SKYPILOT_DISABLE_USAGE_COLLECTION": "1",
+    }
     environment.pop("PYTHONPATH", None)
     command = [_python(), "-c", READ, *map(str, files)]
     done = subprocess.run(
@@ -51,6 +57,7 @@ def _read(files: list[Path], home: Path) -> list[str]:
     return [line for line in done.stdout.splitlines() if line.startswith(("taken", "refused"))]
 
 
+@pytest.mark.slow
 def test_skypilot_takes_the_task_and_refuses_broken_ones(tmp_path):
     files = [FILE]
     for number, (written, broken) in enumerate(BREAKS):
