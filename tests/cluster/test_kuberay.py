@@ -12,6 +12,9 @@ from typing import Any
 import pytest
 from packaging.requirements import Requirement
 
+from syn2co_ray.spec.load import load_job
+from syn2co_ray.submit.resources import choose_workers
+
 from .house_rules import CHECKPOINT_S, broken
 from .manifests import FOLDERS, KUBERAY, Document, pods, ray_clusters, rendered
 
@@ -122,6 +125,20 @@ def test_gpu_groups_ask_for_gpus_and_tolerate_their_taint_and_shared_memory_fits
 def _gibibytes(quantity: str) -> float:
     assert quantity.endswith("Gi")
     return float(quantity.removesuffix("Gi"))
+
+
+@pytest.mark.parametrize(("platform", "gpus_each"), [("kind", 0), ("on_prem", 1), ("eks", 1), ("gke", 1)])
+def test_run_can_start_on_what_is_always_there(platform, gpus_each):
+    (spec,) = ray_clusters(rendered(f"overlays/{platform}"))
+    cpus, node_gpus = 0.0, []
+    for group in spec["workerGroupSpecs"]:
+        limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
+        cpus += group["minReplicas"] * float(limits["cpu"])
+        node_gpus += [float(limits.get("nvidia.com/gpu", 0))] * group["minReplicas"]
+    job = load_job(
+        KUBERAY.parents[1] / "jobs" / "digits_synby.yaml", [f"train.workers.gpus_each={gpus_each}"]
+    )
+    assert choose_workers(job, cpus, node_gpus).workers >= 1
 
 
 @each_folder
