@@ -37,22 +37,22 @@ class Pod:
         return [*self.spec.get("initContainers", ()), *self.spec["containers"], *self.added]
 
 
-def rendered(folder: str) -> list[Document]:
-    """The documents of a folder below `cluster/kuberay`, new objects at every call.
+def rendered(folder: str | Path) -> list[Document]:
+    """The documents of a folder below `cluster/kuberay` (or anywhere), new objects at every call.
 
     Skips the test, named, without a kubectl that has Kustomize 5.
     """
-    text = _text(folder)
+    text = _text(KUBERAY / folder)
     if text is None:
         pytest.skip("needs kubectl 1.27 or newer (its Kustomize 5 renders the manifests)")
     return list(yaml.load_all(text, yaml.CSafeLoader))
 
 
 @lru_cache
-def _text(folder: str) -> str | None:
+def _text(folder: Path) -> str | None:
     if not _has_kustomize_5():
         return None
-    command = ("kubectl", "kustomize", str(KUBERAY / folder))
+    command = ("kubectl", "kustomize", str(folder))
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import re
 import tomllib
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 
 from syn2co_ray.spec.load import load_job
@@ -93,6 +95,19 @@ def test_platform_has_its_groups_and_a_job_gets_the_same_cluster(folder, groups)
     (of_job,) = ray_clusters(rendered(f"jobs/{folder}"))
     assert [group["groupName"] for group in standing["workerGroupSpecs"]] == groups
     assert of_job == standing
+
+
+@pytest.mark.parametrize("platform", ["on_prem", "eks", "gke"])
+def test_components_go_on_top_of_an_overlay(platform, tmp_path, schema_faults):
+    kuberay = os.path.relpath(KUBERAY, tmp_path)
+    components = [f"{kuberay}/components/{name}" for name in ("cpu_only", "tls", "job")]
+    own = {"resources": [f"{kuberay}/overlays/{platform}"], "components": components}
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(own))
+    documents = rendered(tmp_path)
+    (spec,) = ray_clusters(documents)
+    assert [group["groupName"] for group in spec["workerGroupSpecs"]] == ["augment"]
+    assert spec["tlsOptions"] == {"enabled": True}
+    assert {fault for document in documents for fault in schema_faults(document)} == set()
 
 
 @pytest.mark.parametrize("folder", ["overlays/eks", "overlays/gke"])
