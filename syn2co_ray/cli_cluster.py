@@ -244,6 +244,36 @@ def list_jobs(address: Address = None, debug: Debug = False) -> None:
     guarded(work, debug)
 
 
+def doctor(
+    address: Annotated[
+        str | None, typer.Option("--address", help="Dashboard of a cluster's head to look at.")
+    ] = None,
+    storage: Annotated[
+        str | None, typer.Option("--storage", help="Place in a store to write to, read from and clean up.")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Look at this machine, a store and a cluster; each fault comes with what to do about it.
+
+    Versions, GPUs, NCCL and gloo, shared memory, host name, ports; with --storage a probe object that is
+    written, listed, read and deleted, with its speed and the store's clock; with --address whether the head
+    answers and takes the token, its version, nodes and clock.
+
+    Example: syn2co doctor --storage s3://my-bucket/runs --address http://127.0.0.1:8265
+    """
+
+    def work() -> int:
+        from .submit.doctor import examine, exit_code
+
+        findings = []
+        for finding in examine(address, storage):
+            print(finding.line, flush=True)
+            findings.append(finding)
+        return exit_code(findings)
+
+    raise typer.Exit(guarded(work, debug))
+
+
 def add_commands(app: typer.Typer) -> None:
     """Put these commands among those of the `syn2co` command."""
     app.add_typer(cluster_app, name="cluster")
@@ -251,4 +281,5 @@ def add_commands(app: typer.Typer) -> None:
     app.command(name="status", epilog=OF_JOB)(job_status)
     app.command(epilog=OF_JOB)(logs)
     app.command(epilog="Exit codes: 0 stopped or done before, 4 killed or failed, 5 no answer.")(stop)
+    app.command(epilog="Exit codes: 0 well, 3 a fault of the store, 5 of the machine or the cluster.")(doctor)
     app.command(name="list", epilog="Exit codes: 0 listed, 5 no answer.")(list_jobs)

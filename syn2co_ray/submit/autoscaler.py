@@ -16,7 +16,7 @@ def autoscaler_limits(gcs_address: str) -> dict[str, Any] | None:
     """Node types that can be added to the cluster; to be called on the machine of its head.
 
     Returns:
-        `types` (each with `name`, `resources`, `nodes_max`) and `nodes_max` of all together, without the head;
+        `types` (each with `name`, `resources`, `nodes_max`) and `nodes_max` of all without the head;
         None when nothing can be added.
     """
     config = _of_kuberay() if os.environ.get("RAY_CLUSTER_NAME") else _of_the_monitor(gcs_address)
@@ -36,7 +36,7 @@ def limits_of(config: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def nodes_to_come(limits: dict[str, Any] | None, nodes_alive: int) -> list[dict[str, float]]:
-    """Resources of the nodes that may come, the best first; nodes alive beside the head count as such nodes."""
+    """Resources of the nodes that may come, the largest first; those alive beside the head have come."""
     if limits is None:
         return []
     kinds = sorted(

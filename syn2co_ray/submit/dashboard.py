@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from ..ray_environment import token_given
 from ..spec.errors import ClusterError
+from .cluster import quiet_backend
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
@@ -49,6 +52,14 @@ class Dashboard:
     def post(self, path: str) -> Any:
         """As `get`, for a path that does something."""
         return self._answer(urllib.request.Request(self.url + path, b"", self.headers, method="POST"), path)
+
+    def clock_ahead_s(self) -> float:
+        """How far the head's clock is ahead of this machine's, by the date of an answer (to a second)."""
+        request = urllib.request.Request(self.url + "/api/version", headers=self.headers)
+        with urllib.request.urlopen(request, timeout=ANSWER_TIMEOUT_S) as answer:
+            told = parsedate_to_datetime(answer.headers["Date"]).timestamp()
+        ahead = told - time.time()
+        return 0.0 if -1.0 <= ahead <= 0.0 else ahead
 
     def _answer(self, request: urllib.request.Request, path: str) -> Any:
         try:
@@ -89,7 +100,7 @@ class Dashboard:
 
 
 def open_dashboard(address: str | None) -> Dashboard:
-    """The dashboard at `address`; left out, what RAY_API_SERVER_ADDRESS or RAY_ADDRESS names, else port 8265 here.
+    """The dashboard at `address`, or where the environment says, or on port 8265 of this machine.
 
     `address` may also be that of a head's control service (`host:6379`, `auto`), which says where its
     dashboard is.
@@ -112,6 +123,8 @@ def open_dashboard(address: str | None) -> Dashboard:
 
 def _dashboard_of_head(address: str) -> str:
     """Where the dashboard is, asked from the head's control service."""
+    from ray.exceptions import AuthenticationError
+
     host, _, port = address.rpartition(":")
     try:
         if port.isdigit():
@@ -119,7 +132,12 @@ def _dashboard_of_head(address: str) -> str:
             socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S).close()
         from ray.dashboard.utils import ray_address_to_api_server_url
 
-        return ray_address_to_api_server_url(address).rstrip("/")
+        with quiet_backend():
+            return ray_address_to_api_server_url(address).rstrip("/")
+    except AuthenticationError:
+        raise ClusterError(
+            address, "it does not accept this token, or no token is given", "", GIVE_TOKEN
+        ) from None
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ClusterError(address, f"no answer: {reason}", "a Ray head", HOW_TO_REACH) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,9 +18,14 @@ OVER = ("SUCCEEDED", "FAILED", "STOPPED")
 RUN_KEY, COMMAND_KEY = "syn2co_run", "syn2co_command"
 """Metadata of our jobs: the run's name, and the command that submits it again."""
 POLL_S = 1.0
+TALKATIVE = (
+    "ray.dashboard.modules.job.sdk",
+    "ray.dashboard.modules.dashboard_sdk",
+    "ray._private.runtime_env.packaging",
+)
 RECONNECTS, RECONNECT_AFTER_S = 10, 3.0
 KNOWN_CODES = frozenset(
-    kind.exit_code for kind in (Syn2coError, SpecError, DataError, ResourceError, RunInterrupted)
+    {0, *(kind.exit_code for kind in (Syn2coError, SpecError, DataError, ResourceError, RunInterrupted))}
 )
 NEVER_BEGAN = frozenset(
     {
@@ -78,6 +84,15 @@ def _job(values: dict[str, Any]) -> Job:
         run=metadata.get(RUN_KEY, ""),
         command=metadata.get(COMMAND_KEY, ""),
     )
+
+
+def job_client(dashboard: Dashboard) -> Any:
+    """Ray's client of the job server; it tells the terminal nothing about its own doings."""
+    from ray.job_submission import JobSubmissionClient
+
+    for name in TALKATIVE:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    return JobSubmissionClient(dashboard.url, headers=dashboard.headers)
 
 
 def list_jobs(dashboard: Dashboard) -> list[Job]:
@@ -149,9 +164,7 @@ def follow(dashboard: Dashboard, name: str, write: Callable[[str], None]) -> Job
 
 def _tail(dashboard: Dashboard, name: str) -> Iterator[tuple[str, int]]:
     """Pieces of a job's log as they come, each with the length of the log up to its end."""
-    from ray.job_submission import JobSubmissionClient
-
-    pieces = JobSubmissionClient(dashboard.url, headers=dashboard.headers).tail_job_logs(name)
+    pieces = job_client(dashboard).tail_job_logs(name)
 
     async def next_piece() -> str | None:
         return await anext(pieces, None)
@@ -172,7 +185,7 @@ def code_of(job: Job, log: str) -> int:
     code = _code_in(log) if job.exit_code is None else job.exit_code
     if code in SIGNALLED:
         return RunInterrupted.exit_code
-    return code if code in KNOWN_CODES else Syn2coError.exit_code
+    return code if code is not None and code in KNOWN_CODES else Syn2coError.exit_code
 
 
 def ending_words(job: Job, log: str) -> str:

@@ -10,15 +10,15 @@ from .probe import PACKAGE
 FIXES = {
     "python": "submit from a Python {there}, or use an image of the cluster with Python {here}",
     "ray": "pip install 'ray=={there}' where you submit from, or use an image of the cluster with Ray {here}",
-    "torch": "install torch {there} here or {here} there, or submit with --pip, which installs this one there",
+    "torch": "install torch {there} here or {here} there, or submit with --pip, which installs it there",
     PACKAGE: "submit with --working-tree, which sends the code from here, or install the same on the cluster",
 }
 MISSING = {
     "ray": "its `python` is the first of the PATH of the head's process: start the head from an environment "
     "that is activated and has Ray",
     "torch": "install torch {here} on the cluster, or submit with --pip",
-    PACKAGE: "submit with --working-tree (the code from here) and, where its libraries are missing, --pip; or "
-    "build the cluster's image with this package",
+    PACKAGE: "submit with --working-tree (the code from here) and, where its libraries are missing, "
+    "--pip; or build the cluster's image with this package",
 }
 OTHER_LIBRARIES = "install the missing library on the cluster, or submit with --pip"
 

@@ -32,7 +32,7 @@ def remove_mark(job_text: str, mark: str) -> None:
 
 
 def reach_from_node(job_text: str, mark: str) -> list[str]:
-    """What this node cannot do, as JSON of errors: see what the head wrote, write itself, find the sources."""
+    """What this node cannot do, as JSON of errors: see what the head wrote, write, find the sources."""
     own = f"{mark}-{uuid.uuid4().hex}"
 
     def both_ways(store: Store) -> None:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
-import logging
 import secrets
 import shlex
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,7 @@ from ..spec.pipeline import PipelineJobSpec
 from . import probe
 from .cluster_fit import fit_lines
 from .dashboard import Dashboard
-from .jobs import COMMAND_KEY, RUN_KEY, code_of, list_jobs, log_of, wait_until_over
+from .jobs import COMMAND_KEY, RUN_KEY, code_of, job_client, list_jobs, log_of, wait_until_over
 from .parity import OTHER_LIBRARIES, check_parity
 from .shipping import JOB_FILE, entrypoint, runtime_env, with_absolute_paths
 
@@ -60,7 +58,7 @@ def submit(dashboard: Dashboard, sending: Sending, log: Callable[[str], None]) -
         # Before anything is sent: job servers of other versions may not understand it.
         check_parity(probe.versions_here(), [{**probe.versions_here(), "ray": there, "node": "the head"}])
     job, changed = with_absolute_paths(sending.job)
-    sending = Sending(job, sending.working_tree, sending.pip, sending.stop_grace_s, sending.command)
+    sending = replace(sending, job=job)
     if changed:
         log(f"made absolute, to be the same on all nodes: {', '.join(changed)}")
     log(f"run {sending.run}")
@@ -117,7 +115,7 @@ def _asked(dashboard: Dashboard, sending: Sending, folder: Path) -> dict[str, An
             "",
             step,
         )
-    _client(dashboard).delete_job(name)
+    job_client(dashboard).delete_job(name)
     return dict(json.loads(lines[-1].removeprefix(probe.ANSWER)))
 
 
@@ -139,7 +137,7 @@ def _sent(dashboard: Dashboard, command: str, environment: dict[str, Any], run: 
     name = f"{run}-{secrets.token_hex(ID_BYTES)}"
     try:
         return str(
-            _client(dashboard).submit_job(
+            job_client(dashboard).submit_job(
                 entrypoint=command,
                 submission_id=name,
                 runtime_env=environment,
@@ -149,14 +147,6 @@ def _sent(dashboard: Dashboard, command: str, environment: dict[str, Any], run: 
     except (RuntimeError, OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[-1]
         raise ClusterError(dashboard.url, f"it did not take the job: {reason}", "", "syn2co doctor") from None
-
-
-def _client(dashboard: Dashboard) -> Any:
-    logging.getLogger("ray.dashboard.modules.dashboard_sdk").setLevel(logging.ERROR)
-    from ray.job_submission import JobSubmissionClient
-
-    with contextlib.redirect_stderr(io.StringIO()):  # its notes about addresses
-        return JobSubmissionClient(dashboard.url, headers=dashboard.headers)
 
 
 def command_again(words: Sequence[str]) -> str:
