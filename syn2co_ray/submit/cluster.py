@@ -5,18 +5,23 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from .autoscaler import autoscaler_limits, nodes_to_come
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """What a connected cluster can give."""
+    """What a connected cluster can give, with the nodes that its autoscaler may add."""
 
     cpus: float
     node_gpus: tuple[float, ...]
     """GPUs of each node."""
     is_local: bool
+    nodes_to_come: int = 0
+    """How many of the nodes are not there yet; workers are started when there is room for them."""
 
     @property
     def gpus(self) -> float:
@@ -56,14 +61,25 @@ def connected(*, debug: bool = False) -> Iterator[Cluster]:
             logging.getLogger(name).setLevel(logging.ERROR)
     try:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        yield Cluster(
-            sum(node.get("CPU", 0.0) for node in nodes),
-            tuple(node.get("GPU", 0.0) for node in nodes),
-            not address,
-        )
+        limits = autoscaler_limits(ray.get_runtime_context().gcs_address) if address else None
+        yield cluster_of(nodes, limits, is_local=not address)
     finally:
         if not already:
             ray.shutdown()
+
+
+def cluster_of(
+    nodes: Sequence[Mapping[str, float]], limits: dict[str, Any] | None, *, is_local: bool = False
+) -> Cluster:
+    """A cluster of nodes with these resources, as large as its autoscaler may make it."""
+    coming = nodes_to_come(limits, len(nodes))
+    every = [*nodes, *coming]
+    return Cluster(
+        sum(node.get("CPU", 0.0) for node in every),
+        tuple(node.get("GPU", 0.0) for node in every),
+        is_local,
+        len(coming),
+    )
 
 
 @contextlib.contextmanager

@@ -8,19 +8,10 @@ from typing import Any
 from ..spec.generate import GenerateSpec
 from ..spec.job import JobSpec, steps_of
 from ..spec.search import SearchSpec
-from .autoscaler import nodes_to_come
-from .cluster import Cluster
+from .cluster import cluster_of
 from .generate import check_resources
 from .resources import choose_workers, gpus_in_words
 from .search_room import concurrent_trials
-
-
-def cluster_of(nodes: Sequence[Mapping[str, float]], limits: dict[str, Any] | None) -> Cluster:
-    """The cluster as large as it may get."""
-    every = [*nodes, *nodes_to_come(limits, len(nodes))]
-    return Cluster(
-        sum(node.get("CPU", 0.0) for node in every), tuple(node.get("GPU", 0.0) for node in every), False
-    )
 
 
 def fit_lines(job: JobSpec, nodes: Sequence[Mapping[str, float]], limits: dict[str, Any] | None) -> list[str]:
@@ -31,9 +22,9 @@ def fit_lines(job: JobSpec, nodes: Sequence[Mapping[str, float]], limits: dict[s
     """
     there, largest = cluster_of(nodes, None), cluster_of(nodes, limits)
     lines = [f"cluster: {there.nodes} node(s), {there.cpus:g} CPUs, {gpus_in_words(there.node_gpus)}"]
-    if largest.nodes > there.nodes:
+    if largest.nodes_to_come:
         lines[0] += (
-            f"; its autoscaler may add {largest.nodes - there.nodes} more, to {largest.cpus:g} CPUs and "
+            f"; its autoscaler may add {largest.nodes_to_come} more, to {largest.cpus:g} CPUs and "
             f"{largest.gpus:g} GPUs"
         )
     if isinstance(job, SearchSpec):

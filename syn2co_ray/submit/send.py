@@ -18,7 +18,6 @@ from ..spec.identity import resolved_yaml, run_name
 from ..spec.job import JobSpec
 from ..spec.pipeline import PipelineJobSpec
 from . import probe
-from .cluster_fit import fit_lines
 from .dashboard import Dashboard
 from .jobs import COMMAND_KEY, RUN_KEY, code_of, job_client, list_jobs, log_of, wait_until_over
 from .parity import OTHER_LIBRARIES, check_parity
@@ -85,6 +84,9 @@ def checked_lines(job: JobSpec, answer: dict[str, Any]) -> list[str]:
             raise ClusterError(node["node"], got, "", OTHER_LIBRARIES)
         for error in node.get("unreachable", ()):
             raise error_from_json(error)
+    # It imports what all kinds of jobs need: seconds, which nobody shall wait who is refused before.
+    from .cluster_fit import fit_lines
+
     return fit_lines(job, answer["resources"], answer["autoscaler"])
 
 

@@ -7,6 +7,7 @@ import pytest
 from syn2co_ray.spec.errors import ResourceError
 from syn2co_ray.spec.load import load_job
 from syn2co_ray.submit.cluster_fit import fit_lines
+from tests.scripts import output_of_script
 from tests.train.local_run import tiny_job
 
 JOBS = Path(__file__).resolve().parents[2] / "jobs"
@@ -48,3 +49,11 @@ def test_every_step_of_a_pipeline_is_looked_at():
 def test_a_search_is_counted_in_trials():
     search = load_job(JOBS / "search/digits_negatives.yaml")
     assert "trials at once" in fit_lines(search, [{"CPU": 64.0}], None)[1]
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_a_training_waits_for_the_nodes_that_it_makes_the_autoscaler_add(tmp_path):
+    said = output_of_script("tests.submit.autoscaled_training", str(tmp_path), timeout_s=600)
+    assert "3 nodes, 2 to come, 3 CPUs" in said
+    assert said.splitlines()[-1] == "trained"
