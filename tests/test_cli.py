@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from typer.testing import CliRunner
+
+from syn2co_ray.cli import app
 
 JOBS = Path(__file__).resolve().parents[1] / "jobs"
 QUICKSTART, DIGITS = str(JOBS / "quickstart.yaml"), str(JOBS / "digits_synby.yaml")
@@ -32,6 +35,34 @@ def test_help_of_ingest_teaches_by_an_example():
     told = " ".join(syn2co("ingest", "--help").stdout.split())
     assert "s3://bucket/train-256 --shorter-side 256" in told
     assert "makes only what is missing" in told
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        (("submit",), "submit job.yaml train.epochs=5 --address http://127.0.0.1:8265 --working-tree --wait"),
+        (("logs",), "Ctrl-C ends only the following, not the job"),
+        (("stop",), "it publishes a checkpoint first"),
+        (("doctor",), "--storage s3://my-bucket/runs"),
+        (("cluster", "up"), "then the two printed `export` lines"),
+        (("cluster", "down"), "the processes that `cluster up` started, and no others"),
+    ],
+)
+def test_help_of_the_clusters_commands_teaches(command, says):
+    assert says in " ".join(CliRunner().invoke(app, [*command, "--help"]).stdout.split())
+
+
+def test_submit_tells_all_faults_of_a_job_before_it_looks_for_the_cluster():
+    nobody = ("--address", "http://127.0.0.1:1")
+    done = syn2co("submit", QUICKSTART, "steps.1.train.epoch=5", "steps.1.method.negatives.hardst=3", *nobody)
+    assert done.returncode == 2
+    assert "did you mean epochs?" in done.stderr
+    assert "did you mean hardest?" in done.stderr
+    for words in (("submit", DIGITS), ("logs", "-f", "a")):
+        done = syn2co(*words, *nobody)
+        assert done.returncode == 5
+        assert "http://127.0.0.1:1: no answer: " in done.stderr
+        assert done.stderr.count("\n") == 1
 
 
 def test_validate_accepts_with_overrides_and_names_the_run():

@@ -5,20 +5,24 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from .autoscaler import autoscaler_limits, nodes_to_come
 from .head_watch import HeadWatch
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """What a connected cluster can give."""
+    """What a connected cluster can give, with the nodes that its autoscaler may add."""
 
     cpus: float
     node_gpus: tuple[float, ...]
     """GPUs of each node."""
     is_local: bool
+    nodes_to_come: int = 0
+    """How many of the nodes are not there yet; workers are started when there is room for them."""
 
     @property
     def gpus(self) -> float:
@@ -45,7 +49,7 @@ def connected(*, debug: bool = False) -> Iterator[Cluster]:
     level = logging.INFO if debug else logging.ERROR
     already = ray.is_initialized()
     if not already:
-        with contextlib.nullcontext() if debug else _quiet_backend():
+        with contextlib.nullcontext() if debug else quiet_backend():
             if address:
                 ray.init(log_to_driver=debug, logging_level=level)
             else:
@@ -62,12 +66,9 @@ def connected(*, debug: bool = False) -> Iterator[Cluster]:
     watch = HeadWatch(ray.get_runtime_context().gcs_address)
     try:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        limits = autoscaler_limits(watch.head) if address else None
         with watch:
-            yield Cluster(
-                sum(node.get("CPU", 0.0) for node in nodes),
-                tuple(node.get("GPU", 0.0) for node in nodes),
-                not address,
-            )
+            yield cluster_of(nodes, limits, is_local=not address)
     except ray.exceptions.RayError as error:
         if watch.answers():
             raise
@@ -77,8 +78,22 @@ def connected(*, debug: bool = False) -> Iterator[Cluster]:
             ray.shutdown()
 
 
+def cluster_of(
+    nodes: Sequence[Mapping[str, float]], limits: dict[str, Any] | None, *, is_local: bool = False
+) -> Cluster:
+    """A cluster of nodes with these resources, as large as its autoscaler may make it."""
+    coming = nodes_to_come(limits, len(nodes))
+    every = [*nodes, *coming]
+    return Cluster(
+        sum(node.get("CPU", 0.0) for node in every),
+        tuple(node.get("GPU", 0.0) for node in every),
+        is_local,
+        len(coming),
+    )
+
+
 @contextlib.contextmanager
-def _quiet_backend() -> Iterator[None]:
+def quiet_backend() -> Iterator[None]:
     """Ray's C++ part in this process writes no warnings about Ray Data's own doings to the terminal.
 
     It takes its level when it starts, and says so on the terminal: that line is dropped with what else it

@@ -46,7 +46,10 @@ def plan_lines(steps: Sequence[SingleJobSpec], *, debug: bool = False) -> Iterat
         yield ""
         yield resolved_yaml(job).rstrip()
         yield ""
-        yield f"cluster: {where}, {cluster.nodes} node(s), {cluster.cpus:g} CPUs, {cluster.gpus:g} GPUs"
+        later = f" ({cluster.nodes_to_come} of them may be added)" if cluster.nodes_to_come else ""
+        yield (
+            f"cluster: {where}, {cluster.nodes} node(s){later}, {cluster.cpus:g} CPUs, {cluster.gpus:g} GPUs"
+        )
         if isinstance(job, GenerateSpec):
             yield from _generate_lines(job, cluster)
             made_before.append(job.into)
