@@ -11,6 +11,7 @@ from .base import EXECUTION_ONLY, Section
 from .data import DataSpec
 from .errors import Fault, SpecError
 from .evaluate import EvaluateSpec
+from .export import ExportSpec
 from .generate import GenerateSpec
 from .generator_method import GeneratorMethodSpec
 from .method import MethodSpec
@@ -54,7 +55,9 @@ class TrainGeneratorSpec(TrainingSpec):
     """Prefix that gets the finished pipeline, or the finished LoRA weights."""
 
 
-SingleJobSpec = PretrainSpec | TrainGeneratorSpec | GenerateSpec
+SingleJobSpec = PretrainSpec | TrainGeneratorSpec | GenerateSpec | ExportSpec
+FolderJobSpec = TrainingSpec | ExportSpec
+"""Jobs with a folder of their own below `storage`."""
 JobSpec = SingleJobSpec | PipelineJobSpec | SearchSpec
 """Any job, by its `kind`."""
 
@@ -74,6 +77,7 @@ JOB_KINDS: dict[str, type[JobSpec]] = {
     "pretrain": PretrainSpec,
     "generate": GenerateSpec,
     "train_generator": TrainGeneratorSpec,
+    "export": ExportSpec,
     "pipeline": PipelineJobSpec,
     "search": SearchSpec,
 }

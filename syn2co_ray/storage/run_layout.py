@@ -7,6 +7,7 @@ VIEWS_FILE = "views.png"
 SAMPLES_FILE = "samples.png"
 QUARANTINE_FILE = "quarantine.jsonl"
 REPORT_FILE = "report.html"
+CARD_FILE = "README.md"
 METRICS_FOLDER = "metrics"
 
 

@@ -4,7 +4,7 @@ Each rule names the sections it needs as its parameters; it runs when those are 
 so a fault in one section never hides one in another. A further rule is a function in one of these files.
 """
 
-from . import compat, framework, generation, search, training
+from . import compat, framework, generation, search, training, weights
 from .registry import cross_field_faults
 from .training import worker_counts_allowed
 
@@ -15,5 +15,6 @@ __all__ = [
     "generation",
     "search",
     "training",
+    "weights",
     "worker_counts_allowed",
 ]
