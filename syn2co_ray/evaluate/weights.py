@@ -89,6 +89,12 @@ def load_backbone(spec: WeightsSpec, options: ObjectStoreSpec) -> LoadedBackbone
     return _loaded(network, architecture, size, uri, notes=found.notes)
 
 
+def random_backbone(like: LoadedBackbone, seed: int) -> LoadedBackbone:
+    """The same architecture with the weights that a run of this seed begins with."""
+    network = _built(like.architecture, like.image_size, seed)
+    return _loaded(network, like.architecture, like.image_size, f"random, seed {seed}")
+
+
 def _of_run(uri: str, spec: WeightsSpec, options: ObjectStoreSpec) -> LoadedBackbone:
     run = open_store(uri, options)
     step, files, damaged = _checkpoint(run, spec.step)

@@ -14,7 +14,7 @@ from ..data.stream import Stream
 from ..evaluate.labelled import LabelledSet, check_labelled
 from ..spec.errors import Fault, SpecError
 from ..spec.job import PretrainSpec, TrainingSpec
-from ..spec.source import SourceSpec
+from ..spec.source import ObjectStoreSpec, SourceSpec
 from ..storage import exists, publish_bytes, read_bytes
 from ..storage.run_layout import PROVENANCE_FILE
 from ..train.run_folder import RunFolder, open_run
@@ -55,7 +55,8 @@ def prepare_run(job: TrainingSpec, log: Callable[[str], None]) -> PreparedRun:
     run_prepare(job.data.prepare, job.object_store, log)
     run = open_run(job)
     indexes = tuple(
-        _frozen_index(run, f"train-{i}", source, job, log) for i, source in enumerate(job.data.train)
+        frozen_index(run, f"train-{i}", source, job.object_store, log)
+        for i, source in enumerate(job.data.train)
     )
     plan = make_plan(job, indexes)
     stream = Stream(
@@ -96,15 +97,15 @@ def make_plan(job: TrainingSpec, indexes: tuple[SourceIndex, ...]) -> Plan:
     return plan
 
 
-def _frozen_index(
-    run: RunFolder, name: str, source: SourceSpec, job: TrainingSpec, log: Callable[[str], None]
+def frozen_index(
+    run: RunFolder, name: str, source: SourceSpec, options: ObjectStoreSpec, log: Callable[[str], None]
 ) -> SourceIndex:
     """The index the run was started with: files added later must not change the plan of a resumed run."""
     store, file = run.store.child("index"), f"{name}.index"
     if exists(store, file):
         return load_index(read_bytes(store, file))
     started = time.perf_counter()
-    index = build_index(source, job.object_store)
+    index = build_index(source, options)
     log(
         f"indexed {source.uri}: {index.num_records:,} images in {len(index.files):,} files "
         f"({time.perf_counter() - started:.1f} s)"
@@ -118,10 +119,10 @@ def _evaluation(
 ) -> EvaluationSets | None:
     if job.data.eval is None or not isinstance(job, PretrainSpec):
         return None
-    queries = _labelled(job, (_frozen_index(run, "eval", job.data.eval, job, log),))
+    queries = _labelled(job, (frozen_index(run, "eval", job.data.eval, job.object_store, log),))
     check_labelled(queries, "data.eval")
     if job.data.eval_bank is not None:
-        bank = _labelled(job, (_frozen_index(run, "eval-bank", job.data.eval_bank, job, log),))
+        bank = _labelled(job, (frozen_index(run, "eval-bank", job.data.eval_bank, job.object_store, log),))
     else:
         bank = _labelled(job, tuple(index for index in train if index.source.origin == "real"))
     check_labelled(bank, "data.eval_bank" if job.data.eval_bank else "data.train (as the k-NN bank)")

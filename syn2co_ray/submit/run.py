@@ -12,6 +12,7 @@ import psutil
 from rich.console import Console
 
 from ..spec.errors import RunInterrupted, Syn2coError
+from ..spec.evaluation import EvaluateJobSpec
 from ..spec.export import ExportSpec
 from ..spec.generate import GenerateSpec
 from ..spec.identity import run_name
@@ -19,6 +20,7 @@ from ..spec.job import JobSpec, PipelineJobSpec, TrainingSpec, steps_of
 from ..spec.search import SearchSpec
 from ..storage.run_layout import RESULTS_FILE
 from .cluster import connected
+from .evaluate import run_evaluate
 from .export import run_export
 from .generate import run_generate
 from .progress import Progress
@@ -54,6 +56,8 @@ def run_jobs(jobs: Sequence[JobSpec], console: Console, *, debug: bool = False) 
                         run_generate(step, console, debug=debug)
                     elif isinstance(step, ExportSpec):
                         run_export(step, console)
+                    elif isinstance(step, EvaluateJobSpec):
+                        results[step.name] = run_evaluate(step, console)
                     else:
                         results[step.name] = run_job(step, console, debug=debug, begun_at=begun_at)
                     begun_at = time.time()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -133,11 +132,9 @@ def test_forms_that_a_backbone_has_no_name_for_are_refused_at_once(vit: LoadedBa
     assert [fault.where for fault in caught.value.faults] == ["formats.0", "formats.1"]
     with pytest.raises(SpecError, match="torchvision: it has no vit_tiny_patch16_224"):
         check_forms(("torchvision",), vit)
-    wide = dataclasses.replace(
-        loaded(backbone="resnet18", image_size=32, backbone_options={"base_width": 128, "stem_width": 32})
-    )
+    deep = loaded(backbone="resnet18", image_size=32, backbone_options={"stem_type": "deep"})
     with pytest.raises(SpecError, match="torchvision: its resnet18 has other tensors, such as"):
-        check_forms(("torchvision",), wide)
+        check_forms(("torchvision",), deep)
 
 
 @pytest.mark.slow

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +20,7 @@ from syn2co_ray.spec.errors import CheckpointError
 from syn2co_ray.spec.identity import run_name, spec_hash
 from syn2co_ray.spec.load import load_text
 from syn2co_ray.submit.export import run_export
+from syn2co_ray.submit.run import run_jobs
 
 from ..train.local_run import local_loop, prepared
 
@@ -99,18 +102,15 @@ def test_the_command_shows_what_is_there_and_refuses_weights_that_moved_on(
         run_export(job, quiet)
 
 
-def test_the_command_line_exports_a_random_network_and_says_how_near_it_is(tmp_path: Path) -> None:
-    job = tmp_path / "job.yaml"
-    job.write_text(
+def test_run_jobs_exports_and_says_how_near_each_form_is(tmp_path: Path) -> None:
+    text = (
         f"kind: export\nname: random\nstorage: {tmp_path}/out\nformats: [timm, torchvision]\n"
         "weights: {random_seed: 0, backbone: resnet18, image_size: 32}\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-m", "syn2co_ray.cli", "run", str(job)], capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
-    assert "torchvision: 44.8 MB, largest difference 0" in done.stdout
-    assert "exported: " in done.stdout
+    said = io.StringIO()
+    run_jobs([load_text(text)], Console(file=said, width=200))
+    assert "torchvision: 44.8 MB, largest difference 0" in said.getvalue()
+    assert "exported: " in said.getvalue()
 
 
 BARE = """
