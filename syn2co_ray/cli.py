@@ -132,9 +132,7 @@ def report(job: JobFile, overrides: Overrides = None, debug: Debug = False) -> N
         steps = steps_of(spec)
         trainings = [step for step in steps if isinstance(step, TrainingSpec)]
         if not trainings:
-            raise SpecError(
-                [Fault("kind", "generate", "a job that trains", "its card is in its prefix")], job
-            )
+            raise SpecError([Fault("kind", spec.kind, "a job that trains", "its card is in its folder")], job)
         from .report.page import write_report
         from .train.run_folder import existing_run
 

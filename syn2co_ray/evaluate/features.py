@@ -51,6 +51,21 @@ def label_hash(label: str) -> int:
     return int.from_bytes(hashlib.blake2b(label.encode(), digest_size=8).digest(), "big") >> 1
 
 
+@dataclass(frozen=True)
+class Embedded:
+    """The readable ones of some fragments' records: their places among all rows (n,), rows and features."""
+
+    places: np.ndarray
+    rows: list[dict[str, Any]]
+    features: dict[str, Tensor]
+    unreadable: list[str]
+    """Keys of the others."""
+
+
+Alter = Callable[[np.ndarray, str], np.ndarray]
+"""A view (3, S, S) uint8 and its record's key -> another view."""
+
+
 def chunks(labelled: LabelledSet, embeds: dict[str, Embed], ranks: Ranks) -> Iterator[FeatureChunk]:
     """Features of this rank's part of a set, a batch at a time (memory is flat in the set's size).
 
@@ -61,25 +76,43 @@ def chunks(labelled: LabelledSet, embeds: dict[str, Embed], ranks: Ranks) -> Ite
         for index in labelled.indexes:
             starts = first + np.concatenate([[0], np.cumsum(index.fragment_rows)[:-1]])
             mine = range(ranks.rank, len(index.fragment_rows), ranks.world_size)
-            for group in _groups(mine, index.fragment_rows, labelled.images_per_batch):
-                tables = read_fragments(index, [(f, None) for f in group], labelled.object_store, threads=4)
-                rows = [
-                    row for table in tables for row in table.select(["key", "image", "label"]).to_pylist()
-                ]
-                numbers = np.concatenate([starts[f] + np.arange(index.fragment_rows[f]) for f in group])
-                views = list(decoders.map(functools.partial(_view, labelled=labelled, index=index), rows))
-                kept = [i for i, view in enumerate(views) if view is not None]
-                if not kept:
+            for group in fragment_groups(mine, index.fragment_rows, labelled.images_per_batch):
+                found = embedded(labelled, index, group, embeds, ranks.device, decoders)
+                if not found.rows:
                     continue
-                images = torch.from_numpy(np.stack([view for view in views if view is not None])).to(
-                    ranks.device
-                )
+                numbers = np.concatenate([starts[f] + np.arange(index.fragment_rows[f]) for f in group])
                 yield FeatureChunk(
-                    torch.from_numpy(numbers[kept]),
-                    torch.tensor([label_hash(rows[i]["label"]) for i in kept]),
-                    {name: embed(images).float().cpu() for name, embed in embeds.items()},
+                    torch.from_numpy(numbers[found.places]),
+                    torch.tensor([label_hash(row["label"]) for row in found.rows]),
+                    found.features,
                 )
             first += index.num_records
+
+
+def embedded(
+    labelled: LabelledSet,
+    index: SourceIndex,
+    fragments: Sequence[int],
+    embeds: dict[str, Embed],
+    device: torch.device,
+    decoders: ThreadPoolExecutor,
+    alter: Alter | None = None,
+) -> Embedded:
+    """Features of the records of some fragments, in one batch, on the CPU.
+
+    Raises:
+        DataError: a record without a label.
+    """
+    tables = read_fragments(index, [(f, None) for f in fragments], labelled.object_store, threads=4)
+    rows = [row for table in tables for row in table.select(["key", "image", "label"]).to_pylist()]
+    views = list(decoders.map(functools.partial(_view, labelled=labelled, index=index, alter=alter), rows))
+    kept = [i for i, view in enumerate(views) if view is not None]
+    features: dict[str, Tensor] = {}
+    if kept:
+        images = torch.from_numpy(np.stack([view for view in views if view is not None])).to(device)
+        features = {name: embed(images).float().cpu() for name, embed in embeds.items()}
+    unreadable = [rows[i]["key"] for i, view in enumerate(views) if view is None]
+    return Embedded(np.array(kept, dtype=np.int64), [rows[i] for i in kept], features, unreadable)
 
 
 def raw_pixels(images: Tensor) -> Tensor:
@@ -91,17 +124,20 @@ def raw_pixels(images: Tensor) -> Tensor:
     return pixels.flatten(1)
 
 
-def _view(row: dict[str, Any], labelled: LabelledSet, index: SourceIndex) -> np.ndarray | None:
+def _view(
+    row: dict[str, Any], labelled: LabelledSet, index: SourceIndex, alter: Alter | None
+) -> np.ndarray | None:
     if row["label"] is None:
         raise unlabelled("data.eval", index, row["key"])
     try:
         image = decode_rgb(row["image"] or b"", pixels_max=labelled.image_pixels_max)
     except UnreadableImage:
         return None
-    return eval_view(image, labelled.image_size)
+    view = eval_view(image, labelled.image_size)
+    return view if alter is None else alter(view, row["key"])
 
 
-def _groups(fragments: Sequence[int], rows: np.ndarray, images_per_batch: int) -> Iterator[list[int]]:
+def fragment_groups(fragments: Sequence[int], rows: np.ndarray, images_per_batch: int) -> Iterator[list[int]]:
     """Runs of fragments that together hold at least a batch (a fragment is never cut)."""
     group: list[int] = []
     held = 0

@@ -37,7 +37,7 @@ class LinearResult:
 
 
 @dataclass(frozen=True)
-class _Classifier:
+class Classifiers:
     """R linear classifiers on the same features: mean, scale (F,); weight (R, F, C); bias (R, 1, C)."""
 
     mean: Tensor
@@ -81,11 +81,37 @@ def linear_probe(
     Raises:
         DataError: fewer than two bank rows, features that are not finite, labels out of range.
     """
-    bank_labels, queries = bank_labels.to(bank.device), queries.to(bank.device)
-    check_features(bank, where="data.eval_bank")
     check_features(queries, where="data.eval", width=bank.shape[1])
-    check_labels(bank_labels, num_classes, where="data.eval_bank")
     check_labels(query_labels, num_classes, where="data.eval")
+    probe = learn_probe(bank, bank_labels, num_classes, spec, seed)
+    return LinearResult(
+        top1_percent(probe.predict(queries), query_labels),
+        probe.learning_rate,
+        probe.heldout_top1_percent_by_rate,
+    )
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A classifier that has been learned, to be tested on any number of sets."""
+
+    classifier: Classifiers
+    """One only."""
+    learning_rate: float
+    heldout_top1_percent_by_rate: dict[float, float]
+
+    @torch.no_grad()
+    def predict(self, features: Tensor) -> Tensor:
+        """Classes (M,) int64 of features (M, F)."""
+        return self.classifier.predict(features.to(self.classifier.weight.device))[0]
+
+
+@torch.no_grad()
+def learn_probe(bank: Tensor, bank_labels: Tensor, num_classes: int, spec: LinearSpec, seed: int) -> Probe:
+    """The part of `linear_probe` that learns; its arguments and errors are the same."""
+    bank_labels = bank_labels.to(bank.device)
+    check_features(bank, where="data.eval_bank")
+    check_labels(bank_labels, num_classes, where="data.eval_bank")
     if len(bank) < 2:
         raise DataError(
             "data.eval_bank",
@@ -98,7 +124,7 @@ def linear_probe(
     # max keeps the first of equals: the smallest rate.
     best_rate = max(sorted(heldout), key=lambda rate: heldout[rate])
     final = _train(bank, bank_labels, num_classes, spec, (best_rate,), generator)
-    return LinearResult(top1_percent(final.predict(queries)[0], query_labels), best_rate, heldout)
+    return Probe(final, best_rate, heldout)
 
 
 def _heldout_top1_percent(
@@ -121,12 +147,12 @@ def _train(
     spec: LinearSpec,
     rates: tuple[float, ...],
     generator: torch.Generator,
-) -> _Classifier:
+) -> Classifiers:
     """One classifier for each rate; all see the same rows in the same order, none sees another."""
     mean, scale = _mean_and_scale(features)
     weight = mean.new_zeros(len(rates), features.shape[1], num_classes)
     bias = mean.new_zeros(len(rates), 1, num_classes)
-    classifiers = _Classifier(mean, scale, weight, bias)
+    classifiers = Classifiers(mean, scale, weight, bias)
     velocities = torch.zeros_like(weight), torch.zeros_like(bias)
     peak_rate = torch.tensor(rates, dtype=mean.dtype, device=mean.device).view(-1, 1, 1)
     rows_per_step = spec.images_per_step
@@ -144,7 +170,7 @@ def _train(
     return classifiers
 
 
-def _gradients(classifiers: _Classifier, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def _gradients(classifiers: Classifiers, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Gradient of the mean cross-entropy: z^T (softmax - onehot) / n for W; summed over n for b."""
     inputs = _repeated(classifiers.standardised(features), classifiers.weight)
     error = torch.baddbmm(classifiers.bias, inputs, classifiers.weight).softmax(dim=2)

@@ -63,16 +63,32 @@ def build_backbone(
         SpecError: unknown name, option the model does not take, image size it cannot take, or a part
             that would draw from the global random generator (dropout).
     """
-    if not timm.is_model(name):
-        _refuse("method.backbone", f"unknown timm model {name!r}", f"{_nearest_names(name)}, ...")
-    _check_options(options or {})
-    backbone = _create(name, image_size, patch_size, drop_path, dict(options or {}))
-    _check_patch(backbone, image_size)
+    backbone = timm_backbone(name, image_size, patch_size, drop_path, options)
     replace_drop_path(backbone)
     replace_batch_norm(backbone, "method.backbone")
     _check_no_dropout(backbone)
     # timm's own num_features is the width before the head's last layer, which some families keep.
     vars(backbone)["num_features"] = _measured_features(backbone, name, image_size)
+    return backbone
+
+
+def timm_backbone(
+    name: str,
+    image_size: int,
+    patch_size: int | None = None,
+    drop_path: float = 0.0,
+    options: Mapping[str, Option] | None = None,
+) -> nn.Module:
+    """The same as timm makes it, with layers of its own only: for use outside of training.
+
+    Raises:
+        SpecError: unknown name, option the model does not take, image size it cannot take.
+    """
+    if not timm.is_model(name):
+        _refuse("method.backbone", f"unknown timm model {name!r}", f"{_nearest_names(name)}, ...")
+    _check_options(options or {})
+    backbone = _create(name, image_size, patch_size, drop_path, dict(options or {}))
+    _check_patch(backbone, image_size)
     return backbone
 
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from .generate import GenerateSpec
-from .job import JOB_KINDS, TrainingSpec
+from .job import JOB_KINDS, FolderJobSpec
 from .job_file import BASE
 from .pipeline import SHARED
 from .search import SearchSpec
@@ -40,7 +40,7 @@ def spec_hash(spec: BaseModel) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def run_name(spec: TrainingSpec | GenerateSpec | SearchSpec) -> str:
+def run_name(spec: FolderJobSpec | GenerateSpec | SearchSpec) -> str:
     """Name of the run's folder: the job's name and the short hash of its spec."""
     return f"{spec.name}-{spec_hash(spec)[:SHORT_HASH_LENGTH]}"
 

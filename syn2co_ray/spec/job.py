@@ -11,6 +11,8 @@ from .base import EXECUTION_ONLY, Section
 from .data import DataSpec
 from .errors import Fault, SpecError
 from .evaluate import EvaluateSpec
+from .evaluation import EvaluateJobSpec
+from .export import ExportSpec
 from .generate import GenerateSpec
 from .generator_method import GeneratorMethodSpec
 from .method import MethodSpec
@@ -56,7 +58,9 @@ class TrainGeneratorSpec(TrainingSpec):
     """Prefix that gets the finished pipeline, or the finished LoRA weights."""
 
 
-SingleJobSpec = PretrainSpec | TrainGeneratorSpec | GenerateSpec
+SingleJobSpec = PretrainSpec | TrainGeneratorSpec | GenerateSpec | ExportSpec | EvaluateJobSpec
+FolderJobSpec = TrainingSpec | ExportSpec | EvaluateJobSpec
+"""Jobs with a folder of their own below `storage`."""
 JobSpec = SingleJobSpec | PipelineJobSpec | SearchSpec
 """Any job, by its `kind`."""
 
@@ -76,6 +80,8 @@ JOB_KINDS: dict[str, type[JobSpec]] = {
     "pretrain": PretrainSpec,
     "generate": GenerateSpec,
     "train_generator": TrainGeneratorSpec,
+    "export": ExportSpec,
+    "evaluate": EvaluateJobSpec,
     "pipeline": PipelineJobSpec,
     "search": SearchSpec,
 }

@@ -12,6 +12,8 @@ from ..data.plan import Plan
 from ..generate.ledger import shards_of_run
 from ..generate.slots import number_of_shards
 from ..spec.errors import StorageError
+from ..spec.evaluation import EvaluateJobSpec
+from ..spec.export import ExportSpec
 from ..spec.generate import GenerateSpec
 from ..spec.identity import resolved_yaml, run_name, spec_hash
 from ..spec.job import SingleJobSpec, TrainingSpec
@@ -53,8 +55,17 @@ def plan_lines(steps: Sequence[SingleJobSpec], *, debug: bool = False) -> Iterat
         if isinstance(job, GenerateSpec):
             yield from _generate_lines(job, cluster)
             made_before.append(job.into)
+        elif isinstance(job, ExportSpec):
+            yield f"export: {', '.join(job.formats)}, on the CPU of the machine that runs the command"
+        elif isinstance(job, EvaluateJobSpec):
+            yield f"evaluation: {', '.join(_protocols(job))}, on the machine that runs the command"
         else:
             yield from _training_lines(job, cluster, made_before)
+
+
+def _protocols(job: EvaluateJobSpec) -> list[str]:
+    names = ("knn", "linear", "few_shot", "label_shares", "retrieval", "robustness", "statistics")
+    return [name for name in names if getattr(job, name)]
 
 
 def _generate_lines(job: GenerateSpec, cluster: Cluster) -> Iterator[str]:

@@ -13,7 +13,7 @@ from ..data.stream import Stream
 from ..evaluate.labelled import LabelledSet, check_labelled
 from ..spec.errors import Fault, SpecError
 from ..spec.job import PretrainSpec, TrainingSpec
-from ..spec.source import SourceSpec
+from ..spec.source import ObjectStoreSpec, SourceSpec
 from ..storage import Store, exists, publish_bytes, read_bytes
 from ..storage.run_layout import INDEX_FOLDER, INHERITED_FILE, PROVENANCE_FILE
 from ..train.run_folder import RunFolder, open_run
@@ -59,7 +59,8 @@ def prepare_run(job: TrainingSpec, log: Callable[[str], None], shared: Store | N
     run_prepare(job.data.prepare, job.object_store, log)
     run = open_run(job)
     indexes = tuple(
-        _frozen_index(run, f"train-{i}", source, job, log, shared) for i, source in enumerate(job.data.train)
+        frozen_index(run, f"train-{i}", source, job.object_store, log, shared)
+        for i, source in enumerate(job.data.train)
     )
     plan = make_plan(job, indexes)
     stream = Stream(
@@ -104,19 +105,19 @@ def make_plan(job: TrainingSpec, indexes: tuple[SourceIndex, ...]) -> Plan:
     return plan
 
 
-def _frozen_index(
+def frozen_index(
     run: RunFolder,
     name: str,
     source: SourceSpec,
-    job: TrainingSpec,
+    options: ObjectStoreSpec,
     log: Callable[[str], None],
-    shared: Store | None,
+    shared: Store | None = None,
 ) -> SourceIndex:
     """The index the run was started with: files added later must not change the plan of a resumed run."""
     store, file = run.store.child(INDEX_FOLDER), f"{name}.index"
     if exists(store, file):
         return load_index(read_bytes(store, file))
-    index = source_index(source, job.object_store, shared, log)
+    index = source_index(source, options, shared, log)
     publish_bytes(store, file, save_index(index))
     return index
 
@@ -130,10 +131,11 @@ def _evaluation(
 ) -> EvaluationSets | None:
     if job.data.eval is None or not isinstance(job, PretrainSpec):
         return None
-    queries = _labelled(job, (_frozen_index(run, "eval", job.data.eval, job, log, shared),))
+    queries = _labelled(job, (frozen_index(run, "eval", job.data.eval, job.object_store, log, shared),))
     check_labelled(queries, "data.eval")
     if job.data.eval_bank is not None:
-        bank = _labelled(job, (_frozen_index(run, "eval-bank", job.data.eval_bank, job, log, shared),))
+        index = frozen_index(run, "eval-bank", job.data.eval_bank, job.object_store, log, shared)
+        bank = _labelled(job, (index,))
     else:
         bank = _labelled(job, tuple(index for index in train if index.source.origin == "real"))
     check_labelled(bank, "data.eval_bank" if job.data.eval_bank else "data.train (as the k-NN bank)")

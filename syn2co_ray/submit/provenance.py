@@ -13,13 +13,13 @@ from typing import Any
 from .. import __version__
 from ..data.index import SourceIndex
 from ..spec.identity import spec_hash
-from ..spec.job import TrainingSpec
+from ..spec.job import FolderJobSpec
 
 LIBRARIES = ("torch", "timm", "ray", "pyarrow", "numpy", "opencv-python-headless", "simplejpeg", "pillow")
 
 
 def provenance(
-    job: TrainingSpec, indexes: tuple[SourceIndex, ...], live: dict[str, Any] | None = None
+    job: FolderJobSpec, indexes: tuple[SourceIndex, ...], live: dict[str, Any] | None = None
 ) -> dict[str, Any]:
     """Plain values for provenance.json; data sets are named by the hash of their manifest."""
     return {

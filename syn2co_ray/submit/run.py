@@ -12,12 +12,16 @@ import psutil
 from rich.console import Console
 
 from ..spec.errors import RunInterrupted, Syn2coError
+from ..spec.evaluation import EvaluateJobSpec
+from ..spec.export import ExportSpec
 from ..spec.generate import GenerateSpec
 from ..spec.identity import run_name
 from ..spec.job import JobSpec, PipelineJobSpec, TrainingSpec, steps_of
 from ..spec.search import SearchSpec
 from ..storage.run_layout import RESULTS_FILE
 from .cluster import connected
+from .evaluate import run_evaluate
+from .export import run_export
 from .generate import run_generate
 from .progress import Progress
 from .resources import choose_workers
@@ -50,6 +54,10 @@ def run_jobs(jobs: Sequence[JobSpec], console: Console, *, debug: bool = False) 
                 for step in steps_of(job):
                     if isinstance(step, GenerateSpec):
                         run_generate(step, console, debug=debug)
+                    elif isinstance(step, ExportSpec):
+                        run_export(step, console)
+                    elif isinstance(step, EvaluateJobSpec):
+                        results[step.name] = run_evaluate(step, console)
                     else:
                         results[step.name] = run_job(step, console, debug=debug, begun_at=begun_at)
                     begun_at = time.time()

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..spec.errors import Fault, SpecError
 from ..spec.identity import resolved_yaml, run_name, spec_hash
-from ..spec.job import TrainingSpec
+from ..spec.job import FolderJobSpec, TrainingSpec
 from ..storage import Store, exists, open_store, publish_bytes, read_bytes
 from ..storage.run_layout import PROVENANCE_FILE, SPEC_FILE
 
@@ -42,7 +42,7 @@ class RunFolder:
         publish_bytes(self.store.child(folder) if folder else self.store, file, data)
 
 
-def open_run(job: TrainingSpec) -> RunFolder:
+def open_run(job: FolderJobSpec) -> RunFolder:
     """The folder of a job's run, made if it is not there.
 
     Raises:

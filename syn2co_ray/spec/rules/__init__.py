@@ -4,18 +4,20 @@ Each rule names the sections it needs as its parameters; it runs when those are 
 so a fault in one section never hides one in another. A further rule is a function in one of these files.
 """
 
-from . import compat, framework, generation, population, search, track, training
+from . import compat, evaluation, framework, generation, population, search, track, training, weights
 from .registry import cross_field_faults
 from .training import worker_counts_allowed
 
 __all__ = [
     "compat",
     "cross_field_faults",
+    "evaluation",
     "framework",
     "generation",
     "population",
     "search",
     "track",
     "training",
+    "weights",
     "worker_counts_allowed",
 ]

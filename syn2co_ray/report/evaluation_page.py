@@ -1,0 +1,129 @@
+"""The figures of an evaluation as one self-contained HTML page: no script, no request, every text escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from .page import duration, packaged_text
+from .run_files import Results
+from .table import percent, table_cells
+
+
+@dataclass(frozen=True)
+class Table:
+    """A heading, what it means, and the cells with their header."""
+
+    title: str
+    caption: str
+    cells: list[list[str]]
+
+
+def render_evaluation_page(
+    title: str, results: Mapping[str, Any], spec_text: str, now: datetime | None = None
+) -> str:
+    """The page as HTML.
+
+    Args:
+        title: name of the job.
+        results: content of its results.json.
+        spec_text: the resolved job.
+        now: when the page is made; the present, in UTC, when left out.
+
+    Raises:
+        pydantic.ValidationError: the mapping is no content of results.json.
+    """
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.from_string(packaged_text("evaluation.html.j2")).render(
+        style=Markup(packaged_text("style.css.j2")),
+        title=title,
+        status=results["status"],
+        written_at=(now or datetime.now(UTC)).strftime("%Y-%m-%d %H:%M UTC"),
+        tiles=_tiles(results),
+        tables=list(_tables(results)),
+        warnings=results["warnings"],
+        weights=results["weights"],
+        spec_text=spec_text,
+    )
+
+
+def _tiles(results: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    images = results["images"]
+    return [
+        ("images classified", f"{images['eval']:,}", f"{images['classes']:,} classes"),
+        ("learned from", f"{images['eval_bank']:,}", "images"),
+        ("wall time", duration(results["wall_s"]), f"on {results['device']}"),
+    ]
+
+
+def _tables(results: Mapping[str, Any]) -> list[Table]:
+    rows = results["rows"]
+    tables = [
+        Table(
+            "k-NN and linear probe",
+            "Weighted k-NN (cosine) and softmax regression on frozen features.",
+            table_cells(Results.model_validate(results).rows),
+        )
+    ]
+    if any("few_shot" in row for row in rows):
+        shots = list(rows[0]["few_shot"])
+        cells = [["features", *(f"{number}-shot top-1 %" for number in shots)]]
+        for row in rows:
+            found = [row["few_shot"][number] for number in shots]
+            cells.append(
+                [
+                    row["features"],
+                    *(f"{percent(f['top1_percent'])} ± {f['interval95_percent']:.2f}" for f in found),
+                ]
+            )
+        tables.append(Table("Few-shot", "Nearest class mean; ± is the 95 % interval over episodes.", cells))
+    if any("label_shares" in row for row in rows):
+        shares = list(rows[0]["label_shares"])
+        counts = [rows[0]["label_shares"][share]["images"] for share in shares]
+        header = [f"{100 * float(s):g} % ({n:,} images)" for s, n in zip(shares, counts, strict=True)]
+        cells = [["features", *header]]
+        cells += [
+            [row["features"], *(percent(row["label_shares"][s]["top1_percent"]) for s in shares)]
+            for row in rows
+        ]
+        tables.append(Table("Few labels", "Linear probe from a part of the labels, top-1 %.", cells))
+    if any("retrieval" in row for row in rows):
+        cells = [["features", "mAP %", "queries"]]
+        cells += [
+            [row["features"], percent(row["retrieval"]["map_percent"]), f"{row['retrieval']['queries']:,}"]
+            for row in rows
+        ]
+        tables.append(
+            Table("Retrieval", "Each evaluation image among the others; same label = relevant.", cells)
+        )
+    return [*tables, *_of_the_weights(results)]
+
+
+def _of_the_weights(results: Mapping[str, Any]) -> list[Table]:
+    tables = []
+    if "robustness" in results:
+        found = results["robustness"]["by_corruption"]
+        severities = sorted({severity for by in found.values() for severity in by})
+        for key, words in (("knn_top1_percent", "k-NN"), ("linear_top1_percent", "linear")):
+            if key not in results["robustness"]["mean"]:
+                continue
+            cells = [["corruption", *(f"severity {s}" for s in severities)]]
+            cells += [[name, *(percent(by[s][key]) for s in severities)] for name, by in found.items()]
+            mean = percent(results["robustness"]["mean"][key])
+            caption = f"Top-1 % on corrupted images, learned from clean ones; mean {mean}."
+            tables.append(Table(f"Robustness, {words}", caption, cells))
+    if "statistics" in results:
+        about = results["statistics"]
+        names = ("rankme", "lidar", "alignment", "uniformity")
+        caption = (
+            f"Of {about['features']:,} features, {about['images']:,} images, {about['views']} views each."
+        )
+        tables.append(Table("Statistics", caption, [list(names), [f"{about[name]:.4g}" for name in names]]))
+    return tables

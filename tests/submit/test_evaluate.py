@@ -1,0 +1,174 @@
+"""`kind: evaluate` on real digits: the run's own figures, resuming, warnings, and one page."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+
+from syn2co_ray.evaluate.protocols import Evaluation
+from syn2co_ray.spec.errors import CheckpointError, DataError, RunInterrupted
+from syn2co_ray.spec.identity import run_name
+from syn2co_ray.spec.load import load_text
+from syn2co_ray.submit import evaluate
+from syn2co_ray.submit.evaluate import run_evaluate
+from syn2co_ray.train.context import TrainContext
+
+from ..data.sources import png
+from ..train.local_run import local_loop, prepared
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A run of 10 steps: the prepared run and its loop."""
+    run = prepared(tmp_path_factory.mktemp("run"), "train.epochs=2")
+    loop = local_loop(run)
+    loop.run_to_end()
+    return run, loop
+
+
+def job(trained: Any, storage: Path, *overrides: str) -> Any:
+    _, loop = trained
+    data = loop.job.data
+    text = (
+        f"kind: evaluate\nname: digits\nseed: {loop.job.seed}\nstorage: {storage}\n"
+        f"weights: {{run: {loop.run.store.uri}}}\n"
+        f"data: {{eval: {{uri: {data.eval.uri}}}, eval_bank: {{uri: {data.train[0].uri}}}}}\n"
+        "knn: {neighbours: [5, 10]}\nlinear: {epochs: 5}\n"
+    )
+    return load_text(text, overrides)
+
+
+def said(spec: Any) -> tuple[dict[str, Any], str]:
+    out = io.StringIO()
+    return run_evaluate(spec, Console(file=out, width=300)), out.getvalue()
+
+
+def test_figures_are_those_that_the_run_itself_would_give(trained: Any, tmp_path: Path) -> None:
+    run, loop = trained
+    results, text = said(job(trained, tmp_path))
+    evaluation = Evaluation(run.job, run.evaluation.bank, run.evaluation.queries)
+    own = evaluation.after_training(
+        loop.trainer.method, TrainContext(0, 1, torch.device("cpu"), records=lambda step: iter(()))
+    )
+    assert own is not None
+    assert [row["features"] for row in results["rows"]] == [row["features"] for row in own]
+    for row, expected in zip(results["rows"], own, strict=True):
+        assert row["knn_top1_percent"] == pytest.approx(expected["knn_top1_percent"], abs=1e-9)
+        assert row["linear_top1_percent"] == pytest.approx(expected["linear_top1_percent"], abs=1e-9)
+    assert "trained encoder" in text
+    assert "k-NN top-1 % (k=5)" in text
+
+
+def test_a_stopped_evaluation_goes_on_with_what_it_has(
+    trained: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = job(
+        trained, tmp_path, "baselines=false", "robustness={corruptions: [contrast], severities: [1, 5]}"
+    )
+
+    class StopsAfterThree(evaluate._Measuring):
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given)
+            self.made, self.say = 0, self.log
+            self.log, self.should_stop = self.count, lambda: self.made == 3
+
+        def count(self, line: str) -> None:
+            self.made += line.startswith("features")
+            self.say(line)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate, "_Measuring", StopsAfterThree)
+        with pytest.raises(RunInterrupted, match="run the same command"):
+            said(spec)
+    folder = tmp_path / run_name(spec)
+    assert len(list((folder / "features").iterdir())) == 3
+    assert not (folder / "results.json").exists()
+    results, text = said(spec)
+    assert text.count("features: ") == 1
+    whole, _ = said(spec.model_copy(update={"storage": str(tmp_path / "other")}))
+    assert results["rows"] == whole["rows"]
+    assert results["robustness"] == whole["robustness"]
+    again, text = said(spec)
+    assert again == results
+    assert "features: " not in text
+
+
+def test_everything_at_once_ends_in_one_page(trained: Any, tmp_path: Path) -> None:
+    spec = job(
+        trained,
+        tmp_path,
+        f"data.trained_on=[{{uri: {trained[1].job.data.train[0].uri}}}]",
+        "few_shot={episodes: 5}",
+        "label_shares={shares: [0.1]}",
+        "retrieval=true",
+        "robustness={corruptions: [pixelate, shot_noise], severities: [5]}",
+        "statistics={images: 40, views: 3}",
+        "baselines=false",
+    )
+    results, _ = said(spec)
+    assert results["images"]["classes"] == 10
+    assert 1 < results["statistics"]["rankme"] <= 32
+    assert 1 <= results["statistics"]["lidar"] <= 32
+    assert 0 < results["statistics"]["alignment"] < 2
+    assert results["duplicates"] == {
+        "data.eval, more than once": 0,
+        "data.eval_bank": 0,
+        "data.trained_on": 0,
+    }
+    folder = tmp_path / run_name(spec)
+    assert json.loads((folder / "results.json").read_text()) == results
+    page = (folder / "report.html").read_text()
+    for heading in (
+        "Few-shot",
+        "Few labels",
+        "Retrieval",
+        "Robustness, k-NN",
+        "Robustness, linear",
+        "Statistics",
+    ):
+        assert f"<h2>{heading}</h2>" in page
+    assert "shot_noise" in page
+    assert f"{results['rows'][0]['retrieval']['map_percent']:.2f}" in page
+
+
+def test_evaluation_images_that_were_trained_on_are_counted_and_said(trained: Any, tmp_path: Path) -> None:
+    data = trained[1].job.data
+    leaked = tmp_path / "leaked"
+    shutil.copytree(data.train[0].uri, leaked)
+    for file in Path(data.eval.uri).glob("*.parquet"):
+        shutil.copy(file, leaked / f"leak-{file.name}")
+    (leaked / "_prepared.json").unlink(missing_ok=True)
+    options = ["linear=null", "baselines=false", "knn.neighbours=[1]"]
+    results, text = said(job(trained, tmp_path, f"data.eval_bank.uri={leaked}", *options))
+    count = results["images"]["eval"]
+    assert results["duplicates"]["data.eval_bank"] == count
+    assert f"warning: {count} of {count} images of data.eval also stand in data.eval_bank" in text
+    assert results["rows"][0]["knn_top1_percent"]["1"] == 100.0
+    trained_on = [f"data.trained_on=[{{uri: {leaked}}}]", "name=other"]
+    results, text = said(job(trained, tmp_path, *trained_on, *options))
+    assert results["duplicates"]["data.trained_on"] == count
+
+
+def test_a_folder_belongs_to_one_network_and_bad_images_have_a_limit(trained: Any, tmp_path: Path) -> None:
+    spec = job(trained, tmp_path, "baselines=false", "linear=null")
+    said(spec)
+    begun = tmp_path / run_name(spec) / "provenance.json"
+    moved = json.loads(begun.read_text())
+    moved["weights"]["digest"] = "0" * 64
+    begun.write_text(json.dumps(moved))
+    with pytest.raises(CheckpointError, match=r"weights\.step"):
+        said(spec)
+    broken = tmp_path / "broken"
+    for name in ("a", "b"):
+        (broken / name).mkdir(parents=True)
+        (broken / name / "bad.png").write_bytes(b"\x89PNG broken")
+    (broken / "a/good.png").write_bytes(png(1))
+    with pytest.raises(DataError, match=r"2 of 3 images cannot be decoded, such as .*quarantine_share_max"):
+        said(job(trained, tmp_path, f"data.eval.uri={broken}", "name=bad", "baselines=false"))

@@ -1,0 +1,152 @@
+"""`kind: export` from a run's checkpoint to a folder that others load."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from syn2co_ray.spec.errors import CheckpointError
+from syn2co_ray.spec.identity import run_name, spec_hash
+from syn2co_ray.spec.load import load_text
+from syn2co_ray.submit.export import run_export
+from syn2co_ray.submit.run import run_jobs
+
+from ..train.local_run import local_loop, prepared
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    loop = local_loop(
+        prepared(tmp_path_factory.mktemp("run"), "train.epochs=2", "train.checkpoint.every_epochs=1")
+    )
+    loop.run_to_end()
+    row = {"features": "trained encoder", "knn_top1_percent": {"5": 81.25}, "linear_top1_percent": None}
+    loop.run.write_json("results.json", {"status": "finished", "steps": 10, "rows": [row]})
+    return loop
+
+
+def export(run: str, into: Path, *overrides: str) -> Any:
+    text = f"kind: export\nname: digits\nstorage: {into}\nweights: {{run: {run}}}\n"
+    return load_text(text, overrides)
+
+
+def test_an_export_has_its_forms_its_errors_and_a_card_with_the_runs_figures(
+    trained: Any, tmp_path: Path
+) -> None:
+    job = export(trained.run.store.uri, tmp_path)
+    results = run_export(job, Console(file=open(os.devnull, "w")))
+    folder = tmp_path / run_name(job)
+    assert {path.name for path in folder.iterdir()} == {
+        *("spec.yaml", "provenance.json", "results.json", "README.md", "timm", "torch_export")
+    }
+    assert {path.name for path in (folder / "timm").iterdir()} == {
+        "config.json",
+        "model.safetensors",
+        "README.md",
+    }
+    assert json.loads((folder / "results.json").read_text()) == results
+    assert all(about["error"] <= 1e-5 for about in results["forms"].values())
+    provenance = json.loads((folder / "provenance.json").read_text())
+    assert provenance["weights"]["digest"] == results["digest"]
+    assert provenance["spec_hash"] == spec_hash(job)
+    card = (folder / "README.md").read_text()
+    assert "| trained encoder | 81.25 | not measured |" in card
+    assert spec_hash(trained.job) in card
+    assert "digits/train" in card
+    program = torch.export.load(folder / "torch_export/model.pt2").module()
+    images = torch.randn(5, 3, 16, 16)
+    with torch.no_grad():
+        expected = trained.trainer.method.features(images)
+        assert torch.allclose(program(images), expected, atol=1e-5)
+
+
+def test_figures_of_another_step_or_encoder_are_left_out(trained: Any, tmp_path: Path) -> None:
+    quiet = Console(file=open(os.devnull, "w"))
+    for overrides, why in (
+        (["weights.step=5"], "the run's are of step 10, these weights of step 5"),
+        (["weights.encoder=target"], "the run's are of the online encoder"),
+    ):
+        job = export(trained.run.store.uri, tmp_path, "formats=[timm]", *overrides)
+        run_export(job, quiet)
+        card = (tmp_path / run_name(job) / "README.md").read_text()
+        assert f"None: {why}." in card
+        assert "81.25" not in card
+
+
+def test_the_command_shows_what_is_there_and_refuses_weights_that_moved_on(
+    trained: Any, tmp_path: Path
+) -> None:
+    job = export(trained.run.store.uri, tmp_path, "formats=[timm]")
+    quiet = Console(file=open(os.devnull, "w"))
+    first = run_export(job, quiet)
+    weights = tmp_path / run_name(job) / "timm/model.safetensors"
+    before = weights.stat().st_mtime_ns
+    assert run_export(job, quiet) == first
+    assert weights.stat().st_mtime_ns == before
+    state = tmp_path / run_name(job) / "provenance.json"
+    moved = json.loads(state.read_text())
+    moved["weights"] |= {"digest": "0" * 64, "source": "step 5 of there"}
+    state.write_text(json.dumps(moved))
+    with pytest.raises(CheckpointError, match=r"made of step 5 of there.*say which in weights\.step"):
+        run_export(job, quiet)
+
+
+def test_run_jobs_exports_and_says_how_near_each_form_is(tmp_path: Path) -> None:
+    text = (
+        f"kind: export\nname: random\nstorage: {tmp_path}/out\nformats: [timm, torchvision]\n"
+        "weights: {random_seed: 0, backbone: resnet18, image_size: 32}\n"
+    )
+    said = io.StringIO()
+    run_jobs([load_text(text)], Console(file=said, width=200))
+    assert "torchvision: 44.8 MB, largest difference 0" in said.getvalue()
+    assert "exported: " in said.getvalue()
+
+
+BARE = """
+import json, sys
+import numpy as np, onnxruntime, timm, torch
+assert not any(name.startswith("syn2co") for name in sys.modules)
+folder, images = sys.argv[1], np.load(sys.argv[2])
+network = timm.create_model(f"local-dir:{folder}/timm", pretrained=True).eval()
+with torch.inference_mode():
+    by_timm = network(torch.from_numpy(images)).numpy()
+    by_program = torch.export.load(f"{folder}/torch_export/model.pt2").module()(torch.from_numpy(images)).numpy()
+by_onnx = onnxruntime.InferenceSession(f"{folder}/onnx/model.onnx").run(["features"], {"images": images})[0]
+np.savez(sys.argv[3], timm=by_timm, torch_export=by_program, onnx=by_onnx)
+"""
+
+
+@pytest.mark.slow
+def test_an_environment_without_this_package_gets_the_same_features(trained: Any, tmp_path: Path) -> None:
+    job = export(trained.run.store.uri, tmp_path, "formats=[timm, onnx, torch_export]")
+    run_export(job, Console(file=open(os.devnull, "w")))
+    bare, script = tmp_path / "bare", tmp_path / "bare.py"
+    subprocess.run([sys.executable, "-m", "venv", str(bare)], check=True)
+    install = [str(bare / "bin/python"), "-m", "pip", "install", "-q"]
+    if shutil.which("uv"):  # takes what it has fetched before
+        install = ["uv", "pip", "install", "-q", "--python", str(bare / "bin/python")]
+    packages = ["torch", "timm", "safetensors", "onnxruntime"]
+    subprocess.run([*install, *packages], check=True, timeout=1800)
+    script.write_text(BARE)
+    images = np.random.default_rng(0).standard_normal((4, 3, 16, 16)).astype(np.float32)
+    np.save(tmp_path / "images.npy", images)
+    words = [script, tmp_path / run_name(job), tmp_path / "images.npy", tmp_path / "features.npz"]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    subprocess.run([bare / "bin/python", *words], check=True, env=environment, cwd=tmp_path, timeout=600)
+    with torch.no_grad():
+        expected = trained.trainer.method.features(torch.from_numpy(images)).numpy()
+    found = np.load(tmp_path / "features.npz")
+    assert set(found) == {"timm", "torch_export", "onnx"}
+    for form in found:
+        assert np.abs(found[form] - expected).max() <= 1e-5 * np.abs(expected).max(), form
