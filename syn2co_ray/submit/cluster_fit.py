@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..spec.generate import GenerateSpec
-from ..spec.job import JobSpec, steps_of
+from ..spec.job import JobSpec, TrainingSpec, steps_of
 from ..spec.search import SearchSpec
 from .cluster import cluster_of
 from .generate import check_resources
@@ -38,10 +38,12 @@ def fit_lines(job: JobSpec, nodes: Sequence[Mapping[str, float]], limits: dict[s
                 f"asked by {step.name}: {actors.min} to {actors.max} actors of {actors.cpus_each:g} CPUs and "
                 f"{actors.gpus_each:g} GPUs"
             )
-        else:
+        elif isinstance(step, TrainingSpec):
             asked = choose_workers(step, largest.cpus, largest.node_gpus)
             lines.append(
                 f"asked by {step.name}: {asked.cpus:g} CPUs and {asked.gpus:g} GPUs for {asked.workers} "
                 "workers and what feeds them"
             )
+        else:
+            lines.append(f"asked by {step.name}: nothing beyond the machine that runs the command")
     return lines

@@ -10,8 +10,9 @@ from pyarrow import fs
 from pydantic import BaseModel
 
 from ..spec.errors import StorageError, Syn2coError, error_to_json
+from ..spec.evaluation import EvaluateJobSpec
 from ..spec.generate import GenerateSpec
-from ..spec.job import JobSpec, SingleJobSpec, TrainGeneratorSpec, steps_of
+from ..spec.job import JobSpec, SingleJobSpec, TrainGeneratorSpec, TrainingSpec, steps_of
 from ..spec.load import load_text
 from ..spec.search import SearchSpec
 from ..spec.source import ObjectStoreSpec, SourceSpec
@@ -69,8 +70,10 @@ def sources_needed(job: JobSpec) -> Iterator[tuple[SourceSpec, ObjectStoreSpec]]
     for step in _steps(job):
         if isinstance(step, GenerateSpec):
             made.append(step.into)
-        else:
+        elif isinstance(step, TrainingSpec):
             made += [prepared.into for prepared in step.data.prepare]
+        elif isinstance(step, EvaluateJobSpec):
+            made += [prepared.into for prepared in step.prepare]
         for source in _sources(step):
             if not any(_is_below(source.uri, place) for place in made):
                 yield source, step.object_store
