@@ -70,10 +70,8 @@ def sources_needed(job: JobSpec) -> Iterator[tuple[SourceSpec, ObjectStoreSpec]]
     for step in _steps(job):
         if isinstance(step, GenerateSpec):
             made.append(step.into)
-        elif isinstance(step, TrainingSpec):
+        elif isinstance(step, TrainingSpec | EvaluateJobSpec):
             made += [prepared.into for prepared in step.data.prepare]
-        elif isinstance(step, EvaluateJobSpec):
-            made += [prepared.into for prepared in step.prepare]
         for source in _sources(step):
             if not any(_is_below(source.uri, place) for place in made):
                 yield source, step.object_store

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from syn2co_ray.spec.identity import json_schema, resolved_yaml, run_name, spec_hash
+from syn2co_ray.spec.job import JOB_KINDS
 from syn2co_ray.spec.load import load_text
 
 from .test_load import MINIMAL
@@ -47,7 +48,7 @@ def test_json_schema_knows_every_section_short_forms_and_help():
     training, generation = kinds["pretrain"], kinds["generate"]
     assert {"data", "augment", "method", "train", "evaluate"} <= set(training["properties"])
     assert {"pipeline", "prompts", "gate", "images"} <= set(generation["properties"])
-    assert set(kinds) == {"pretrain", "generate", "train_generator", "pipeline", "search"}
+    assert set(kinds) == set(JOB_KINDS)
     assert set(_schemas_by_kind(schema["$defs"]["Step"])) == set(kinds) - {"pipeline", "search"}
     assert kinds["pipeline"]["properties"]["steps"]["items"] == {"$ref": "#/$defs/Step"}
     text = json.dumps(schema)
