@@ -13,7 +13,8 @@ from collections.abc import Iterable, Mapping
 from statistics import mean, pvariance
 from typing import Any
 
-from ..spec.points import Point, in_order, unit_position
+from ..spec.axis import unit_position
+from ..spec.points import Point, in_order
 from ..spec.search import DimensionSpec, SearchSpec
 from .records import Record
 
