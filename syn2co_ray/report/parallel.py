@@ -16,7 +16,8 @@ from matplotlib.patches import PathPatch
 from matplotlib.path import Path
 from matplotlib.ticker import MaxNLocator
 
-from syn2co_ray.spec.points import ends, in_order, in_their_order, unit_position
+from syn2co_ray.spec.axis import in_their_order, unit_position
+from syn2co_ray.spec.points import ends, in_order
 from syn2co_ray.spec.search import DimensionSpec
 
 from .search_plots import BEST_COLOUR, short_names

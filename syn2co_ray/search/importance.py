@@ -13,7 +13,8 @@ from collections.abc import Iterable, Mapping
 from statistics import mean, pvariance
 from typing import Any
 
-from ..spec.points import Point, in_order, unit_position
+from ..spec.axis import unit_position
+from ..spec.points import Point, in_order
 from ..spec.search import DimensionSpec, SearchSpec
 from .records import Record
 
@@ -43,9 +44,10 @@ def importances(search: SearchSpec, finished: list[tuple[Point, float]]) -> dict
     if len(finished) < POINTS_MIN or spread == 0.0:
         return {}
     shares: dict[str, float] = {}
-    everywhere = [key for key in in_order(search.space) if all(key in point for point, _ in finished)]
-    for key in in_order(search.space):
-        here = [(point, value) for point, value in finished if key in point]
+    keys = in_order(search.space)
+    everywhere = [key for key in keys if all(_lies_in(search.space, key, point) for point, _ in finished)]
+    for key in keys:
+        here = [(point, value) for point, value in finished if _lies_in(search.space, key, point)]
         if len(here) < POINTS_MIN:
             continue
         beside = list(dict.fromkeys([*everywhere, key]))
@@ -53,6 +55,11 @@ def importances(search: SearchSpec, finished: list[tuple[Point, float]]) -> dict
         part = len(here) * pvariance([value for _, value in here]) / (len(finished) * spread)
         shares[key] = explained * part
     return shares
+
+
+def _lies_in(space: Mapping[str, DimensionSpec], key: str, point: Point) -> bool:
+    """Whether a key varies at a point, with a value that its dimension has."""
+    return key in point and 0.0 <= unit_position(space[key], point[key]) <= 1.0
 
 
 def _explained(

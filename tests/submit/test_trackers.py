@@ -317,8 +317,10 @@ def test_mlflow_has_every_step_and_a_server_that_dies_stops_nothing(tmp_path, mo
     assert "did not reach it; metrics/ has them all" in lines[-1]
 
 
-def test_wandb_offline_keeps_a_run_in_the_folder_under_one_id(tmp_path):
+@pytest.mark.slow
+def test_wandb_offline_keeps_a_run_in_the_folder_under_one_id(tmp_path, monkeypatch):
     pytest.importorskip("wandb")
+    monkeypatch.setattr(trackers_module, "CLOSE_S", 120.0)  # its service starts slowly on a busy machine
     job, run = opened(tmp_path, "track={wandb: {project: digits, mode: offline}}")
     for steps in ((1, 2, 3), (3, 4)):
         with Trackers(job, run, pytest.fail) as trackers:
