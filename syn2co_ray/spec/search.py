@@ -137,8 +137,9 @@ class SearchSpec(Section):
     """What `metric: [knn, gpu_hours]` says: several, of which no point may be best in all."""
     mode: Mode | Annotated[tuple[Mode, ...], Field(strict=False)] | None = None
     """Which values are better, for several metrics in their order; as the metric says when left out."""
-    searcher: Literal["random", "grid", "optuna"] = "random"
-    """random: drawn; grid: every combination of finite keys; optuna: TPE, from what came out so far."""
+    searcher: Literal["random", "grid", "optuna", "bohb"] = "random"
+    """random: drawn; grid: every combination of finite keys; optuna: TPE, from what came out so far; bohb: the
+    same for early stopping, a run that was stopped counts as worse than all that came further; a third drawn."""
     trials: int | None = Field(default=None, ge=1, json_schema_extra=EXECUTION_ONLY)
     """How many points (grid has as many as it has); a finished search goes on when there are more."""
     seeds: int = Field(default=1, ge=1)

@@ -150,7 +150,12 @@ def test_what_a_space_cannot_hold_says_which_key_and_which_value(space, where, s
         ("trials=null", "trials", "missing with searcher random"),
         ("searcher=grid", "trials", "40 with searcher grid"),
         ("searcher=grid", "space.method.temperature.loguniform", "list its values"),
-        ("searcher=bohb", "searcher", "'random', 'grid' or 'optuna'"),
+        ("searcher=annealing", "searcher", "'random', 'grid', 'optuna' or 'bohb'"),
+        (
+            "searcher=bohb",
+            "searcher",
+            "bohb with scheduler none, and it learns from runs that were stopped early",
+        ),
         ("scheduler=bohb", "scheduler.name", "none, asha, hyperband, median, pbt"),
         ("scheduler=pbt", "scheduler", "missing; allowed: Epochs between two such exchanges"),
         ("scheduler={name: asha, every_epochs: 2}", "scheduler.every_epochs", "unknown key"),

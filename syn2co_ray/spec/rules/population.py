@@ -76,8 +76,8 @@ def population_is_one(
 ) -> Iterator[Fault]:
     if not isinstance(scheduler, PopulationSpec):
         return
-    if searcher == "optuna":
-        got = "optuna with scheduler pbt, which begins with all points at once"
+    if searcher in ("optuna", "bohb"):
+        got = f"{searcher} with scheduler pbt, which begins with all points at once"
         yield Fault("searcher", got, "random, grid", "use searcher: random")
     if seeds > 1:
         got = f"{seeds} with scheduler pbt, whose runs take over from one another"

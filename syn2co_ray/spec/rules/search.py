@@ -138,6 +138,15 @@ def several_metrics_stop_nothing(
         )
 
 
+@rule
+def bohb_has_lengths_to_learn_from(
+    searcher: str, scheduler: SchedulerSpec | PopulationSpec
+) -> Iterator[Fault]:
+    if searcher == "bohb" and scheduler.name not in ("asha", "hyperband"):
+        got = f"bohb with scheduler {scheduler.name}, and it learns from runs that were stopped early"
+        yield Fault("searcher", got, "scheduler hyperband or asha", "add scheduler: hyperband")
+
+
 KNOWN_DURING_TRAINING = ("knn", "knn_per_gpu_hour", "loss", "rankme")
 
 
