@@ -79,9 +79,7 @@ class PopulationSpec(Section):
 SchedulerOrName = Annotated[
     SchedulerSpec | PopulationSpec,
     Field(discriminator="name"),
-    BeforeValidator(
-        _name_as_section, json_schema_input_type=str | Annotated[SchedulerSpec | PopulationSpec, "by name"]
-    ),
+    BeforeValidator(_name_as_section, json_schema_input_type=str | SchedulerSpec | PopulationSpec),
 ]
 """`scheduler: asha` is short for `scheduler: {name: asha}`."""
 
@@ -138,8 +136,8 @@ class SearchSpec(Section):
     mode: Mode | Annotated[tuple[Mode, ...], Field(strict=False)] | None = None
     """Which values are better, for several metrics in their order; as the metric says when left out."""
     searcher: Literal["random", "grid", "optuna", "bohb"] = "random"
-    """random: drawn; grid: every combination of finite keys; optuna: TPE, from what came out so far; bohb: the
-    same for early stopping, a run that was stopped counts as worse than all that came further; a third drawn."""
+    """random: drawn; grid: every combination of finite keys; optuna: TPE, from what came out so far; bohb:
+    the same for early stopping: who was stopped counts as worse than who came further; a third drawn."""
     trials: int | None = Field(default=None, ge=1, json_schema_extra=EXECUTION_ONLY)
     """How many points (grid has as many as it has); a finished search goes on when there are more."""
     seeds: int = Field(default=1, ge=1)
