@@ -29,7 +29,7 @@ class Ended:
     Attributes:
         status: finished, interrupted (asked to stop: its checkpoint is whole), paused (the same, where the
             trial was to pause), or failed.
-        evaluations: k-NN percent by epoch, of the whole run.
+        evaluations: by epoch, of the whole run, what the search judges by (`SearchSpec.judged_by`).
         value: the search's (first) metric after the last epoch, as measured by the run: before any division
             by GPU-hours, and None where the search counts it itself (gpu_hours, wall_hours).
         values: the same of all metrics, where the search has several.
@@ -47,7 +47,7 @@ class Run(Protocol):
     """A training under way."""
 
     def evaluations(self) -> dict[int, float]:
-        """k-NN percent by epoch, of this start."""
+        """What the search judges by, by epoch, of this start."""
 
     def gpus(self) -> float:
         """GPUs that it holds now."""
@@ -203,8 +203,8 @@ class Search:
         active.stopping = True
         active.run.ask_to_stop()
 
-    def _evaluation(self, record: Record, epoch: int, knn: float, now_s: float) -> Evaluation:
-        value = counted(record, self.spec.metric, knn)
+    def _evaluation(self, record: Record, epoch: int, measured: float, now_s: float) -> Evaluation:
+        value = counted(record, self.spec.metric, measured)
         assert value is not None
         return Evaluation(epoch, value, now_s)
 
@@ -226,7 +226,7 @@ class Search:
         if ended.status == "finished":
             record.value = counted(record, self.spec.metric, ended.value)
             record.values = {name: counted(record, name, value) for name, value in ended.values.items()}
-        elif record.evaluations:
+        elif record.evaluations and self.spec.metric != "linear":
             record.value = record.evaluations[-1].value
         epochs = f" after {record.evaluations[-1].epoch} epochs" if record.evaluations else ""
         value = f", {self.spec.metric} {record.value:.4g}" if record.value is not None else ""

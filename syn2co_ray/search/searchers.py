@@ -1,12 +1,17 @@
-"""The point of each number: drawn, of the grid, or suggested by Optuna from what came out so far."""
+"""The point of each number: drawn, of the grid, or suggested by Optuna from what came out so far.
+
+Suggestions are functions of the records and the point's number: a resumed search tells Optuna all again.
+"""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ..spec.points import Point, point_by, points_of, quantised
+from ..spec.points import Point, drawn_point, point_by, points_of, quantised
 from ..spec.search import DimensionSpec, SearchSpec
+from .bohb import is_drawn, number_of_good, points_to_learn_from
 from .records import Record
 
 
@@ -17,6 +22,8 @@ def point_of(search: SearchSpec, number: int, records: Mapping[int, Record]) -> 
             return record.point
     if search.searcher == "optuna":
         return _suggested(search, number, records.values())
+    if search.searcher == "bohb":
+        return _suggested_by_bohb(search, number, records.values())
     return points_of(search)[number]
 
 
@@ -36,6 +43,35 @@ def _suggested(search: SearchSpec, number: int, records: Iterable[Record]) -> Po
     study = optuna.create_study(sampler=sampler, directions=directions)
     for point, ended, values in points_so_far(records, search.metrics):
         study.add_trial(_told(search.space, point, ended, values))
+    trial = study.ask()
+    return point_by(search.space, lambda key, dimension: _ask(trial, key, dimension))
+
+
+def _suggested_by_bohb(search: SearchSpec, number: int, records: Iterable[Record]) -> Point:
+    """What `bohb` says, with Optuna's multivariate estimator."""
+    import optuna
+
+    known = list(records)
+    learned = points_to_learn_from(search, known)
+    if is_drawn(search, number) or not learned:
+        return drawn_point(search, number)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    with warnings.catch_warnings():
+        # Optuna 6 will drop `gamma`, without which one of ten points is good: too few to learn from so few.
+        warnings.simplefilter("ignore", FutureWarning)
+        sampler = optuna.samplers.TPESampler(
+            seed=search.seed + number,
+            multivariate=True,
+            constant_liar=True,
+            n_startup_trials=0,
+            gamma=lambda count: number_of_good(search, count),
+        )
+    study = optuna.create_study(sampler=sampler, direction="maximize" if search.maximises else "minimize")
+    for point, epochs, value in learned:
+        study.add_trial(_told(search.space, point, True, [value], epochs))
+    for point, ended, _ in points_so_far(known):
+        if not ended:
+            study.add_trial(_told(search.space, point, False, None))
     trial = study.ask()
     return point_by(search.space, lambda key, dimension: _ask(trial, key, dimension))
 
@@ -62,13 +98,23 @@ def points_so_far(
     return found
 
 
-def _told(space: Mapping[str, DimensionSpec], point: Point, ended: bool, values: list[float] | None) -> Any:
+def _told(
+    space: Mapping[str, DimensionSpec],
+    point: Point,
+    ended: bool,
+    values: list[float] | None,
+    epochs: int | None = None,
+) -> Any:
+    """A point as Optuna's trial; with `epochs` one that came so far only, which is worse than any further."""
     import optuna
 
     states = optuna.trial.TrialState
     state = states.RUNNING if not ended else states.FAIL if values is None else states.COMPLETE
+    if epochs is not None and values is not None:
+        state = states.PRUNED
     return optuna.trial.create_trial(
         state=state,
+        intermediate_values={epochs: values[0]} if epochs is not None and values is not None else None,
         values=values if state == states.COMPLETE else None,
         params={key: _parameter(space[key], chosen) for key, chosen in point.items()},
         distributions={key: _distribution(space[key]) for key in point},

@@ -46,7 +46,8 @@ def _name_as_section(value: Any) -> Any:
 
 
 class SchedulerSpec(Section):
-    """Which runs are stopped early, by their k-NN accuracy during training."""
+    """Which runs are stopped early, by the metric during training: k-NN where it is measured; loss and
+    rankme, where one of them is the metric, of every epoch."""
 
     name: Literal["none", "asha", "hyperband", "median"] = "none"
     """asha: at rungs of the run's epochs, the best of those that came so far go on. hyperband: the same from
@@ -78,9 +79,7 @@ class PopulationSpec(Section):
 SchedulerOrName = Annotated[
     SchedulerSpec | PopulationSpec,
     Field(discriminator="name"),
-    BeforeValidator(
-        _name_as_section, json_schema_input_type=str | Annotated[SchedulerSpec | PopulationSpec, "by name"]
-    ),
+    BeforeValidator(_name_as_section, json_schema_input_type=str | SchedulerSpec | PopulationSpec),
 ]
 """`scheduler: asha` is short for `scheduler: {name: asha}`."""
 
@@ -129,14 +128,16 @@ class SearchSpec(Section):
         Metric, BeforeValidator(_first_of_several, json_schema_input_type=Metric | tuple[Metric, ...])
     ]
     """knn: top-1 percent at the first of evaluate.knn.neighbours; linear: of the probe after training; loss,
-    rankme: mean over the last epoch; knn_per_gpu_hour: knn over the GPU-hours of the run; gpu_hours,
+    rankme: mean over the last epoch (losses compare only with the same method, temperature and queue);
+    knn_per_gpu_hour: knn over the GPU-hours of the run; gpu_hours,
     wall_hours: of the run, over all its starts. Of a list the first one sorts the leaderboard."""
     metrics: tuple[Metric, ...] | None = Field(default=None, strict=False)
     """What `metric: [knn, gpu_hours]` says: several, of which no point may be best in all."""
     mode: Mode | Annotated[tuple[Mode, ...], Field(strict=False)] | None = None
     """Which values are better, for several metrics in their order; as the metric says when left out."""
-    searcher: Literal["random", "grid", "optuna"] = "random"
-    """random: drawn; grid: every combination of finite keys; optuna: TPE, from what came out so far."""
+    searcher: Literal["random", "grid", "optuna", "bohb"] = "random"
+    """random: drawn; grid: every combination of finite keys; optuna: TPE, from what came out so far; bohb:
+    the same for early stopping: who was stopped counts as worse than who came further; a third drawn."""
     trials: int | None = Field(default=None, ge=1, json_schema_extra=EXECUTION_ONLY)
     """How many points (grid has as many as it has); a finished search goes on when there are more."""
     seeds: int = Field(default=1, ge=1)
@@ -171,6 +172,11 @@ class SearchSpec(Section):
     def maximises(self) -> bool:
         """Whether more of the first metric is better."""
         return self.directions[0]
+
+    @property
+    def judged_by(self) -> Literal["knn", "loss", "rankme"]:
+        """What runs are compared by while they train."""
+        return self.metric if self.metric == "loss" or self.metric == "rankme" else "knn"
 
     @property
     def population(self) -> PopulationSpec | None:

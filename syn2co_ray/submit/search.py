@@ -54,7 +54,7 @@ def run_search(search: SearchSpec, console: Console, *, debug: bool = False) -> 
 
             def start(trial: Trial) -> Run:
                 job = job_within_its_share(trial.job, concurrent, cluster.cpus, cluster.node_gpus)
-                return TrialRun(job, search.all_metrics, trial.stop_after_epochs)
+                return TrialRun(job, search, trial.stop_after_epochs)
 
             loop = Search(search, records, start, concurrent, time.time(), progress.log, hand_over)
             while loop.step(time.time()):

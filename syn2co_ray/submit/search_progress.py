@@ -56,7 +56,9 @@ def summary_line(search: Search) -> str:
 
 def running_lines(search: Search) -> list[str]:
     """A row for each trial that runs."""
-    rows = [["trial", "point", "epoch", "loss", search.spec.metric]]
+    spec = search.spec
+    judged = spec.judged_by if spec.metric == "linear" else spec.metric
+    rows = [["trial", "point", "epoch", "loss", judged]]
     for active in search.active.values():
         progress: dict[str, Any] = getattr(active.run, "progress", {})
         record = active.record

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import threading
 import time
-from collections.abc import Sequence
+from math import isfinite
 from statistics import mean
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ from ..report.table import TRAINED
 from ..search.loop import Ended
 from ..spec.errors import Syn2coError
 from ..spec.job import PretrainSpec
+from ..spec.search import SearchSpec
 from ..storage import Store
 from ..storage.run_layout import RESULTS_FILE
 from .prepare import PreparedRun, prepare_run
@@ -25,6 +26,7 @@ from .progress import Progress
 from .resources import asked_resources
 from .shared import shared_by_trials
 
+RANKME = "embedding/rankme"
 _ONE_AT_A_TIME = threading.Lock()
 """Data sets are prepared, and pages drawn, by one trial after the other."""
 
@@ -35,17 +37,19 @@ class TrialRun:
     With `stop_after_epochs` it pauses there, if it has not ended before.
     """
 
-    def __init__(
-        self, job: PretrainSpec, metrics: Sequence[str], stop_after_epochs: int | None = None
-    ) -> None:
-        self.job, self.metrics, self.stop_after_epochs = job, metrics, stop_after_epochs
+    def __init__(self, job: PretrainSpec, search: SearchSpec, stop_after_epochs: int | None = None) -> None:
+        self.job, self.search, self.stop_after_epochs = job, search, stop_after_epochs
         self._stop = threading.Event()
         self._seen: dict[str, Any] = {}
         self._ended: Ended | None = None
         threading.Thread(target=self._run, name=f"trial {job.name}", daemon=True).start()
 
     def evaluations(self) -> dict[int, float]:
-        """k-NN percent by epoch, of this start."""
+        """What the search judges by, by epoch, of this start."""
+        judged_by = self.search.judged_by
+        if judged_by != "knn":
+            rows = self._seen.get("epoch_means", ())
+            return {row["epoch"]: row[judged_by] for row in rows if judged_by in row}
         k = str(self.job.evaluate.knn.neighbours[0])
         return {row["epoch"]: row["knn"][k] for row in self._seen.get("evaluations", ())}
 
@@ -96,7 +100,8 @@ class TrialRun:
         status = results["status"]
         if status == "interrupted" and self._is_over(prepared, results):
             status = "paused"
-        return ended_run(prepared.run.store, status, self.metrics, self.job.evaluate.knn.neighbours[0])
+        k = self.job.evaluate.knn.neighbours[0]
+        return ended_run(prepared.run.store, status, self.search, k, prepared.plan.steps_per_epoch)
 
     def _is_over(self, prepared: PreparedRun, results: dict[str, Any]) -> bool:
         """Whether a run has come to its end, or to where it is to pause."""
@@ -109,17 +114,35 @@ class TrialRun:
 
 
 def ended_run(
-    store: Store, status: Literal["finished", "interrupted", "paused"], metrics: Sequence[str], k: int
+    store: Store,
+    status: Literal["finished", "interrupted", "paused"],
+    search: SearchSpec,
+    k: int,
+    steps_per_epoch: int,
 ) -> Ended:
-    """How a run ended, from its folder."""
+    """How a run ended, from its folder; k as of k-NN."""
     files = load_run_files(store)
-    evaluations = {
-        int(row.epoch): row.knn[k] for row in files.evals if row.epoch is not None and k in row.knn
-    }
+    evaluations = measured_by_epoch(files, search.judged_by, k, steps_per_epoch)
     if status != "finished":
         return Ended(status, evaluations)
-    values = {metric: metric_of(files, metric, k) for metric in metrics}
-    return Ended(status, evaluations, values[metrics[0]], values=values if len(values) > 1 else {})
+    values: dict[str, float | None] = {metric: metric_of(files, metric, k) for metric in search.all_metrics}
+    return Ended(status, evaluations, values[search.metric], values=values if search.metrics else {})
+
+
+def measured_by_epoch(files: RunFiles, metric: str, k: int, steps_per_epoch: int) -> dict[int, float]:
+    """knn, loss or rankme after so many epochs; epochs that are not whole, or lack it, are left out.
+
+    Loss and rankme are means over the epoch's steps.
+    """
+    if metric == "knn":
+        return {int(row.epoch): row.knn[k] for row in files.evals if row.epoch is not None and k in row.knn}
+    found: dict[int, list[float]] = {}
+    for step in files.steps:
+        value = step.loss if metric == "loss" else step.stats.get(RANKME)
+        if value is not None and isfinite(value):
+            found.setdefault((step.step - 1) // steps_per_epoch + 1, []).append(value)
+    done = {step.step for step in files.steps}
+    return {epoch: mean(values) for epoch, values in found.items() if epoch * steps_per_epoch in done}
 
 
 def metric_of(files: RunFiles, metric: str, k: int) -> float | None:
@@ -135,10 +158,11 @@ def metric_of(files: RunFiles, metric: str, k: int) -> float | None:
     steps = files.steps
     last = [step for step in steps if step.epoch == steps[-1].epoch]
     if metric == "loss":
-        return mean(losses) if (losses := [step.loss for step in last if step.loss is not None]) else None
+        losses = [step.loss for step in last if step.loss is not None and isfinite(step.loss)]
+        return mean(losses) if losses else None
     # It is measured every few steps; a short epoch may lack it.
     for part in (last, steps):
-        found = [value for step in part if (value := step.stats.get("embedding/rankme")) is not None]
+        found = [value for step in part if (value := step.stats.get(RANKME)) is not None]
         if found:
             return mean(found) if part is last else found[-1]
     return None

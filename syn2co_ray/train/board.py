@@ -38,6 +38,7 @@ class Board:
         self.progress: dict[str, Any] = {}
         self.progress_at = 0.0
         self.evaluations: list[dict[str, Any]] = []
+        self.epoch_means: list[dict[str, Any]] = []
         self.warnings: list[str] = []
         self.marks: dict[str, float] = {}
         self.starts: list[dict[str, Any]] = []
@@ -52,6 +53,8 @@ class Board:
     def post(self, progress: dict[str, Any]) -> None:
         if "evaluation" in progress:
             self.evaluations.append(progress["evaluation"])
+        elif "epoch_means" in progress:
+            self.epoch_means.append(progress["epoch_means"])
         elif "warning" in progress:
             self.warnings.append(progress["warning"])
         elif "checkpoint" in progress:
@@ -152,6 +155,7 @@ class Board:
         return {
             "progress": self.progress,
             "evaluations": self.evaluations,
+            "epoch_means": self.epoch_means,
             "warnings": self.warnings,
             "marks": self.marks,
             "starts": self.starts,

@@ -25,6 +25,7 @@ from ..storage import exists
 from ..storage.run_layout import QUARANTINE_FILE, eval_file, steps_file
 from .checkpoint import load_newest, save_checkpoint
 from .context import TrainContext
+from .epoch_means import EpochMeans
 from .run_folder import RunFolder
 from .start import start_from
 from .stream_clock import StreamClock
@@ -90,6 +91,7 @@ class TrainLoop:
         """Runs whose checkpoints were taken over (see `inheritance`), the last one last."""
         self.notes: list[str] = []
         self.metrics: list[dict[str, Any]] = []
+        self.epoch_means = EpochMeans()
         self.warnings: list[str] = []
         self._collapsed_looks = 0
         # Over all starts of the run, without the first step of each: it waits for the stream to fill.
@@ -160,6 +162,7 @@ class TrainLoop:
         self._newest_checkpoint = self.step
         self.resumed_from_steps = [*checkpoint.state["resumed_from_steps"], self.step]
         self.inherited_from = checkpoint.state.get("inherited_from", [])
+        self.epoch_means.restore(checkpoint.state.get("epoch_so_far", {}))
         self.notes.append(f"resumed from step {self.step}")
 
     def _next_batch(self, records: Iterator[StepRecords]) -> tuple[StepRecords, Wish]:
@@ -236,6 +239,7 @@ class TrainLoop:
         if self.is_first:
             row = self._metrics_row(outcome, step_time_s, waited_s)
             self.metrics.append(row)
+            self.epoch_means.add(row["loss"], row["stats"])
             self.context.show(
                 {**row, "total_steps": self.trainer.total_steps, "epochs": self.job.train.epochs}
             )
@@ -282,6 +286,8 @@ class TrainLoop:
         }
 
     def _after_epoch(self, epochs_done: int) -> None:
+        if self.is_first:
+            self.context.show({"epoch_means": {"epoch": epochs_done, **self.epoch_means.taken()}})
         if self.step == self.end_step or epochs_done % self.job.train.checkpoint.every_epochs == 0:
             self._checkpoint()
         if self._is_evaluated_after(epochs_done):
@@ -327,6 +333,7 @@ class TrainLoop:
             "clock": self.clock,
             "resumed_from_steps": self.resumed_from_steps,
             "inherited_from": self.inherited_from,
+            "epoch_so_far": self.epoch_means.state(),
             "torch": torch.__version__,
         }
         checkpoint, metrics, step = self.trainer.state(state), self.metrics, self.step

@@ -6,7 +6,7 @@ import pytest
 
 from syn2co_ray.search.leaderboard import leaderboard
 
-from .fakes import EPOCHS, TEXT, Cluster, run_to_end, search_on
+from .fakes import EPOCHS, TEXT, Cluster, by_temperature, run_to_end, search_on
 
 
 def statuses(search) -> list[str]:
@@ -34,6 +34,31 @@ def test_bad_trials_are_stopped_early_and_the_best_one_finishes(tmp_path, schedu
     stopped = [record for record in search.known.values() if record.status == "stopped"]
     assert all(0 < record.evaluations[-1].epoch < EPOCHS for record in stopped)
     assert leaderboard(search.spec, search.known.values())[0].point_number == 0
+
+
+@pytest.mark.parametrize("metric", ["loss", "rankme"])
+def test_early_stopping_judges_by_the_searchs_own_metric(tmp_path, metric):
+    # Trial 0 has the least loss, or the highest rank.
+    heat = (
+        by_temperature
+        if metric == "loss"
+        else (lambda trial, epoch: 10 * epoch - by_temperature(trial, epoch))
+    )
+    search, _ = search_on(tmp_path, Cluster(heat), "scheduler=asha", f"metric={metric}", concurrent=6)
+    run_to_end(search)
+    assert search.known[0].status == "finished"
+    assert "stopped" in statuses(search)
+    assert leaderboard(search.spec, search.known.values())[0].point_number == 0
+
+
+def test_what_is_measured_at_the_end_only_has_no_value_before(tmp_path):
+    search, _ = search_on(tmp_path, Cluster(), "metric=linear", "base.evaluate.linear={}")
+    for minute in range(4):
+        search.step(60.0 * minute)
+    search.close("stopped")
+    run_to_end(search)
+    assert [record.value for record in search.known.values()] == [None, None]
+    assert search.known[0].evaluations
 
 
 def test_no_trial_is_stopped_before_the_grace_epochs(tmp_path):

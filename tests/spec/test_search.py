@@ -150,7 +150,12 @@ def test_what_a_space_cannot_hold_says_which_key_and_which_value(space, where, s
         ("trials=null", "trials", "missing with searcher random"),
         ("searcher=grid", "trials", "40 with searcher grid"),
         ("searcher=grid", "space.method.temperature.loguniform", "list its values"),
-        ("searcher=bohb", "searcher", "'random', 'grid' or 'optuna'"),
+        ("searcher=annealing", "searcher", "'random', 'grid', 'optuna' or 'bohb'"),
+        (
+            "searcher=bohb",
+            "searcher",
+            "bohb with scheduler none, and it learns from runs that were stopped early",
+        ),
         ("scheduler=bohb", "scheduler.name", "none, asha, hyperband, median, pbt"),
         ("scheduler=pbt", "scheduler", "missing; allowed: Epochs between two such exchanges"),
         ("scheduler={name: asha, every_epochs: 2}", "scheduler.every_epochs", "unknown key"),
@@ -158,6 +163,7 @@ def test_what_a_space_cannot_hold_says_which_key_and_which_value(space, where, s
         ("base.data.eval=null", "base.data.eval", "missing, and the metric is knn"),
         ("metric=knn_per_gpu_hour", "metric", "of a job without GPUs"),
         ("scheduler=asha", "base.evaluate.knn.every_epochs", "10 of 10 epochs"),
+        ("scheduler={name: asha, grace_epochs: 10}", "scheduler.grace_epochs", "less than base.train.epochs"),
         ("base.kind=generate", "base.kind", "pretrain"),
         ("budget={cost: 5}", "budget.price_per_gpu_hour", "missing"),
         ("budget={gpu_hours: 5}", "budget.gpu_hours", "without GPUs"),
@@ -176,6 +182,28 @@ def test_several_metrics_have_a_first_one_and_directions_of_their_own():
     again = load_text(resolved_yaml(search))
     assert spec_hash(again) == spec_hash(search) != spec_hash(load_text(TEXT))
     assert again == search
+
+
+@pytest.mark.parametrize(
+    ("metric", "judged_by"),
+    [("knn", "knn"), ("loss", "loss"), ("rankme", "rankme"), ("linear", "knn"), ("wall_hours", "knn")],
+)
+def test_runs_under_way_are_compared_by_the_metric_where_it_is_known(metric, judged_by):
+    assert load_text(TEXT, [f"metric={metric}"]).judged_by == judged_by
+
+
+@pytest.mark.parametrize("metric", ["linear", "wall_hours"])
+def test_early_stopping_by_what_is_known_at_the_end_only_is_refused(metric):
+    found = faults(TEXT, "scheduler=asha", f"metric={metric}")
+    assert f"asha with metric {metric}, by which runs under way cannot be compared" in found["scheduler"]
+
+
+def test_early_stopping_by_loss_or_rankme_needs_no_knn_in_between():
+    for metric in ("loss", "rankme"):
+        assert load_text(TEXT, ["scheduler=asha", f"metric={metric}"]).metric == metric
+        assert load_text(
+            POPULATION, [*PBT, f"metric={metric}", "base.evaluate.knn.every_epochs=3"]
+        ).population
 
 
 def test_one_metric_keeps_the_folder_it_had_before_there_could_be_several():

@@ -8,10 +8,12 @@ import json
 import pytest
 from rich.console import Console
 
-from syn2co_ray.report.run_files import ResultRow, Results, RunFiles, StepRecord
+from syn2co_ray.report.run_files import EvalRecord, ResultRow, Results, RunFiles, StepRecord
+from syn2co_ray.search.loop import Search
 from syn2co_ray.search.records import Records
 from syn2co_ray.spec.errors import SpecError
-from syn2co_ray.spec.load import load_text
+from syn2co_ray.spec.load import load_job, load_text
+from syn2co_ray.storage import read_bytes
 from syn2co_ray.submit.search_progress import SearchProgress, running_lines, summary_line
 from syn2co_ray.submit.search_results import (
     best_job,
@@ -20,8 +22,8 @@ from syn2co_ray.submit.search_results import (
     search_store,
     write_search_results,
 )
-from syn2co_ray.submit.search_runs import metric_of
-from tests.search.fakes import Cluster, run_to_end, search_on, search_spec
+from syn2co_ray.submit.search_runs import measured_by_epoch, metric_of
+from tests.search.fakes import TEXT, Cluster, run_to_end, search_on, search_spec
 
 
 def ended_search(folder, *overrides):
@@ -50,6 +52,41 @@ def test_results_page_and_parquet_are_written_and_the_best_is_a_job_that_is_the_
     job = load_text(entry.spec)
     assert (job.kind, job.method.temperature, job.seed) == ("pretrain", 0.6, 1)
     assert entry.runs == [f"{job.name}-{entry.runs[0].rsplit('-', 1)[1]}"]
+
+
+def test_a_search_goes_on_from_its_file_and_the_bucket_alone(place, tmp_path, monkeypatch):
+    """On another machine: nothing is known there but the spec and what lies in its storage."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    file = tmp_path / "look.yaml"
+    file.write_text(TEXT)
+    cluster, lines = Cluster(), []
+
+    def command() -> Search:
+        spec = load_job(file, [f"base.storage={place}"])
+        return Search(spec, Records(search_store(spec)), cluster.start, 2, 0.0, lines.append)
+
+    first = command()
+    for minute in range(15):  # and then no more: as if its machine had gone
+        first.step(60.0 * minute)
+    ended = {number: record for number, record in first.known.items() if record.has_ended}
+    running = list(first.active)
+    assert ended
+    assert running
+    cluster.started.clear()
+    lines.clear()
+    again = command()
+    run_to_end(again)
+    assert {number: again.known[number] for number in ended} == ended
+    assert sorted(cluster.started) == [*running, *range(running[-1] + 1, 6)]
+    assert sum(line.split(" ")[2:4] == ["goes", "on:"] for line in lines) == len(running)
+    assert {record.status for record in again.known.values()} == {"finished"}
+    results = write_search_results(again.spec, again.known, "", again.wall_s)
+    assert results["status"] == "finished"
+    assert results["page"].startswith(place)
+    assert read_bytes(search_store(load_job(file, [f"base.storage={place}"])), "leaderboard.parquet")
+    assert list(elsewhere.iterdir()) == []
 
 
 def test_best_and_compare_of_a_search_that_did_not_run_say_so(tmp_path):
@@ -98,6 +135,17 @@ def test_a_terminal_shows_a_table_of_what_runs_above_the_summary(tmp_path):
     ]
     assert "1          1      3/10  6.5000    6" in out.getvalue()
     assert "trials: 2 running, 4 waiting" in out.getvalue()
+
+
+def test_loss_and_rankme_of_whole_epochs_are_read_from_a_runs_folder():
+    steps = [
+        StepRecord(step=step, epoch=(step - 1) // 3, loss=loss, stats={"embedding/rankme": 10.0 * step})
+        for step, loss in enumerate([9.0, float("nan"), 7.0, 6.0, 5.0, 4.0, 3.0], 1)
+    ]
+    files = RunFiles(steps=steps, evals=[EvalRecord(step=3, epoch=1, knn={10: 40.0})])
+    assert measured_by_epoch(files, "loss", 10, 3) == {1: 8.0, 2: 5.0}  # the third has begun only
+    assert measured_by_epoch(files, "rankme", 10, 3) == {1: 20.0, 2: 50.0}
+    assert measured_by_epoch(files, "knn", 10, 3) == {1: 40.0}
 
 
 def test_metrics_of_a_finished_run_are_read_from_its_folder():

@@ -13,10 +13,17 @@ from syn2co_ray.spec.errors import CheckpointError
 from syn2co_ray.spec.identity import run_name, spec_hash
 from syn2co_ray.spec.job import TrainingSpec
 from syn2co_ray.spec.source import ObjectStoreSpec
-from syn2co_ray.storage import open_store
+from syn2co_ray.storage import open_store, publish_bytes, read_bytes
 from syn2co_ray.submit.prepare import PreparedRun
 from syn2co_ray.train.checkpoint import Checkpoint, load_newest
-from syn2co_ray.train.checkpoint_files import complete_steps
+from syn2co_ray.train.checkpoint_files import (
+    METHOD,
+    OPTIMIZER,
+    STATE,
+    complete_steps,
+    newest_whole,
+    publish_checkpoint,
+)
 from syn2co_ray.train.inheritance import hand_over
 from syn2co_ray.train.loop import TrainLoop
 
@@ -157,3 +164,27 @@ def test_an_evaluation_that_was_cut_off_is_made_up_for(tmp_path: Path) -> None:
     rows = [json.loads(path.read_text()) for path in tmp_path.rglob("eval-*.json")]
     assert [(row["step"], row["epoch"]) for row in rows] == [(STEPS, 1)]
     assert again.losses == {}
+
+
+def test_checkpoints_are_handed_over_in_any_store_without_being_trained_there(
+    place: str, tmp_path: Path
+) -> None:
+    donor, heir = (tiny_job(tmp_path, f"name={name}", f"storage={place}") for name in ("donor", "heir"))
+    theirs, ours = (open_store(place, ObjectStoreSpec()).child(run_name(job)) for job in (donor, heir))
+    state = {
+        "step": 10,
+        "epoch": 2,
+        "spec_hash": spec_hash(donor),
+        "clock": {"steps": 9.0},
+        "quarantined": [],
+    }
+    files = {METHOD: b"networks and queues", OPTIMIZER: b"moments", STATE: json.dumps(state).encode()}
+    publish_checkpoint(theirs, 10, files, keep=3)
+    publish_bytes(theirs.child("index"), "train-0.index", b"rows")
+    hand_over(donor, heir, 2)
+    step, found, rejected = newest_whole(ours, spec_hash(heir))
+    assert (step, rejected) == (10, [])
+    assert (found[METHOD], found[OPTIMIZER]) == (files[METHOD], files[OPTIMIZER])
+    assert json.loads(found[STATE])["clock"] == {}
+    assert read_bytes(ours.child("index"), "train-0.index") == b"rows"
+    assert newest_whole(theirs, spec_hash(donor))[1] == files

@@ -76,8 +76,8 @@ def population_is_one(
 ) -> Iterator[Fault]:
     if not isinstance(scheduler, PopulationSpec):
         return
-    if searcher == "optuna":
-        got = "optuna with scheduler pbt, which begins with all points at once"
+    if searcher in ("optuna", "bohb"):
+        got = f"{searcher} with scheduler pbt, which begins with all points at once"
         yield Fault("searcher", got, "random, grid", "use searcher: random")
     if seeds > 1:
         got = f"{seeds} with scheduler pbt, whose runs take over from one another"
@@ -96,13 +96,14 @@ def population_is_measured_in_between(
     train, evaluate, data = (getattr(base, name, None) for name in ("train", "evaluate", "data"))
     if not isinstance(scheduler, PopulationSpec) or train is None or evaluate is None or data is None:
         return
-    if metric != "knn":
-        yield Fault("metric", f"{metric} with scheduler pbt", "knn", "it is known during training")
+    if metric not in ("knn", "loss", "rankme"):
+        got = f"{metric} with scheduler pbt, which compares runs under way"
+        yield Fault("metric", got, "knn, loss, rankme", "use knn")
     every, knn_every = scheduler.every_epochs, evaluate.knn.every_epochs
     if every >= train.epochs:
         got = f"{every} of {train.epochs} epochs"
         yield Fault("scheduler.every_epochs", got, "less than base.train.epochs", "lower it")
-    if every % knn_every:
+    if metric == "knn" and every % knn_every:
         got = f"{knn_every}, and the population is compared every {every} epochs"
         allowed = "a divisor of scheduler.every_epochs"
         yield Fault("base.evaluate.knn.every_epochs", got, allowed, f"use {every}")

@@ -139,20 +139,30 @@ def several_metrics_stop_nothing(
 
 
 @rule
-def early_stopping_has_something_to_look_at(
-    base: Section,
-    metric: Metric,
-    mode: Mode | tuple[Mode, ...] | None,
-    scheduler: SchedulerSpec | PopulationSpec,
+def bohb_has_lengths_to_learn_from(
+    searcher: str, scheduler: SchedulerSpec | PopulationSpec
 ) -> Iterator[Fault]:
+    if searcher == "bohb" and scheduler.name not in ("asha", "hyperband"):
+        got = f"bohb with scheduler {scheduler.name}, and it learns from runs that were stopped early"
+        yield Fault("searcher", got, "scheduler hyperband or asha", "add scheduler: hyperband")
+
+
+KNOWN_DURING_TRAINING = ("knn", "knn_per_gpu_hour", "loss", "rankme")
+
+
+@rule
+def early_stopping_has_something_to_look_at(
+    base: Section, metric: Metric, scheduler: SchedulerSpec | PopulationSpec
+) -> Iterator[Fault]:
+    """k-NN accuracy where it is measured, loss and rankme of every epoch: by the search's own metric."""
     train, evaluate = getattr(base, "train", None), getattr(base, "evaluate", None)
     if isinstance(scheduler, PopulationSpec) or scheduler.name == "none" or train is None or evaluate is None:
         return
-    if not metric.startswith("knn") or mode == "min":
-        got = f"{scheduler.name} with metric {metric}" + (", mode min" if mode == "min" else "")
-        yield Fault("scheduler", got, "metric knn or knn_per_gpu_hour", "use scheduler: none")
+    if metric not in KNOWN_DURING_TRAINING:
+        got = f"{scheduler.name} with metric {metric}, by which runs under way cannot be compared"
+        yield Fault("scheduler", got, f"metric {', '.join(KNOWN_DURING_TRAINING)}", "use scheduler: none")
     every = evaluate.knn.every_epochs
-    if every >= train.epochs:
+    if metric.startswith("knn") and every >= train.epochs:
         got = f"{every} of {train.epochs} epochs, and scheduler {scheduler.name} looks at k-NN in between"
         yield Fault("base.evaluate.knn.every_epochs", got, "less than train.epochs", "lower it")
     if scheduler.grace_epochs >= train.epochs:
