@@ -17,7 +17,8 @@ Overrides = Annotated[
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and the logs of all processes.")]
 EXIT_CODES = (
-    "Exit codes: 0 done, 2 bad spec, 3 bad data or storage, 4 failed run, 5 cannot be scheduled, 130 stopped."
+    "Exit codes: 0 done, 2 bad spec, 3 bad data or storage, 4 failed run, 5 cannot be scheduled "
+    "or no answer from the cluster, 130 stopped."
 )
 
 

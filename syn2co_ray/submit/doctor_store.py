@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from ..spec.errors import StorageError
 from ..spec.source import ObjectStoreSpec
-from ..storage import delete, list_files, open_store, publish_bytes, read_bytes
+from ..storage import Store, delete, list_files, open_store, publish_bytes, read_bytes
 from .doctor import Finding, seconds, skew_finding
 
 PROBE_BYTES = 32_000_000
@@ -57,7 +57,7 @@ def store_findings(uri: str, probe_bytes: int = PROBE_BYTES) -> Iterator[Finding
     yield _deleted(store, name, needed)
 
 
-def _deleted(store, name: str, needed: str) -> Finding:
+def _deleted(store: Store, name: str, needed: str) -> Finding:
     try:
         delete(store, name)
         if store.scheme == "file":

@@ -106,8 +106,10 @@ def list_jobs(dashboard: Dashboard) -> list[Job]:
 
 
 def find_job(dashboard: Dashboard, name: str) -> Job:
-    """Raises:
-    ClusterError: there is no such job.
+    """A job by its id.
+
+    Raises:
+        ClusterError: there is no such job.
     """
     return _job(dashboard.get(f"/api/jobs/{name}"))
 

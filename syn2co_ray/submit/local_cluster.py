@@ -118,8 +118,7 @@ def use_lines(cluster: LocalCluster) -> list[str]:
 
 def _with_node(cluster: LocalCluster, number: int, nodes: int, gpu_names: list[str]) -> LocalCluster:
     """Start one node and wait until it has joined; each stage is recorded, so that none is left behind."""
-    log_file = Path(cluster.folder) / f"node-{number}.log"
-    with log_file.open("wb") as log:
+    with _log_file(cluster, number).open("wb") as log:
         process = subprocess.Popen(
             node_command(cluster, number, nodes),
             stdin=subprocess.DEVNULL,
@@ -133,8 +132,11 @@ def _with_node(cluster: LocalCluster, number: int, nodes: int, gpu_names: list[s
     started = _recorded(replace(cluster, nodes=(*cluster.nodes, (ProcessId.of(node),))))
     until = time.monotonic() + START_TIMEOUT_S
     while not _has_joined(cluster, number):
-        if process.poll() is not None or time.monotonic() > until:
-            raise _not_started(number, log_file, process.poll())
+        gone = [known for known, processes in enumerate(started.nodes) if processes[0].found() is None]
+        if gone:
+            raise _not_started(cluster, gone[0], "ended")
+        if time.monotonic() > until:
+            raise _not_started(cluster, number, f"has not joined after {START_TIMEOUT_S:.0f} s")
         time.sleep(POLL_S)
     below = tuple(ProcessId.of(child) for child in node.children(recursive=True))
     return _recorded(replace(started, nodes=(*cluster.nodes, (ProcessId.of(node), *below))))
@@ -147,10 +149,15 @@ def _has_joined(cluster: LocalCluster, number: int) -> bool:
         return False
 
 
-def _not_started(number: int, log_file: Path, code: int | None) -> ClusterError:
-    got = f"not up after {START_TIMEOUT_S:.0f} s" if code is None else f"ended with exit code {code}"
-    said = "\n  ".join(log_file.read_text(errors="replace").strip().splitlines()[-LOG_LINES:])
-    return ClusterError(f"Ray node {number}", f"{got}; its last lines:\n  {said}", "", "see above")
+def _not_started(cluster: LocalCluster, number: int, got: str) -> ClusterError:
+    lines = _log_file(cluster, number).read_text(errors="replace").strip().splitlines()
+    said = "\n  ".join(lines[-LOG_LINES:])
+    step = "try again: on a busy machine Ray's processes can be too slow for each other"
+    return ClusterError(f"Ray node {number}", f"{got}; its last lines:\n  {said}", "", step)
+
+
+def _log_file(cluster: LocalCluster, number: int) -> Path:
+    return Path(cluster.folder) / f"node-{number}.log"
 
 
 def _recorded(cluster: LocalCluster) -> LocalCluster:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from pyarrow import fs
 from pydantic import BaseModel
@@ -120,7 +120,7 @@ def _check_there(source: SourceSpec, options: ObjectStoreSpec) -> None:
         )
 
 
-def _errors(do, job_text: str) -> list[str]:
+def _errors(do: Callable[[Store], None], job_text: str) -> list[str]:
     """What goes wrong at the places that the job writes to, as JSON."""
     errors = []
     for store in written_places(load_text(job_text)):

@@ -111,9 +111,9 @@ def test_other_code_is_refused_or_sent_along_and_the_job_is_followed_to_its_end(
 def test_ctrl_c_of_the_client_leaves_the_job_stop_publishes_a_checkpoint_and_the_same_command_resumes(
     client, tmp_path
 ):
-    words = ("submit", str(write_job(tmp_path)), *SMALL, "train.epochs=24", "data.eval=null", "--wait")
+    words = ("submit", str(write_job(tmp_path)), *SMALL, "train.epochs=40", "data.eval=null", "--wait")
     following = client.start(*words)
-    out = read_until(following, "epoch 1/24")
+    out = read_until(following, "epoch 1/40")
     name = submitted(out)
     following.send_signal(signal.SIGINT)
     rest, _ = following.communicate(timeout=60)
@@ -130,7 +130,7 @@ def test_ctrl_c_of_the_client_leaves_the_job_stop_publishes_a_checkpoint_and_the
     run = only_run(tmp_path)
     stopped = results_of(run)
     assert stopped["status"] == "interrupted"
-    assert 0 < stopped["steps"] < 24 * 5
+    assert 0 < stopped["steps"] < 40 * 5
     assert (run / f"checkpoints/step-{stopped['steps']:09d}/MANIFEST.json").is_file()
 
     code, out = client(*words)
