@@ -107,6 +107,7 @@ def test_everything_at_once_ends_in_one_page(trained: Any, tmp_path: Path) -> No
         f"data.trained_on=[{{uri: {trained[1].job.data.train[0].uri}}}]",
         "few_shot={episodes: 5}",
         "label_shares={shares: [0.1]}",
+        "fine_tune={shares: [0.1], epochs: 2, images_per_step: 64}",
         "retrieval=true",
         "robustness={corruptions: [pixelate, shot_noise], severities: [5]}",
         "statistics={images: 40, views: 3}",
@@ -128,6 +129,7 @@ def test_everything_at_once_ends_in_one_page(trained: Any, tmp_path: Path) -> No
     for heading in (
         "Few-shot",
         "Few labels",
+        "Fine-tuning",
         "Retrieval",
         "Robustness, k-NN",
         "Robustness, linear",
