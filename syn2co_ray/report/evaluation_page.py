@@ -107,6 +107,15 @@ def _tables(results: Mapping[str, Any]) -> list[Table]:
         tables.append(
             Table("Retrieval", "Each evaluation image among the others; same label = relevant.", cells)
         )
+    if any("landmarks" in row for row in rows):
+        setups = ("easy", "medium", "hard")
+        cells = [["features", *(f"{setup}, mAP %" for setup in setups)]]
+        for row in rows:
+            found = row["landmarks"]["map_percent"]
+            cells.append([row["features"], *(percent(found[setup]) for setup in setups)])
+        about = rows[0]["landmarks"]
+        caption = f"{about['queries']:,} queries in {about['database']:,} images, one scale, no re-ranking."
+        tables.append(Table("Landmarks", caption, cells))
     return [*tables, *_of_the_weights(results)]
 
 

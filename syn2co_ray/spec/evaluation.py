@@ -112,6 +112,16 @@ class RobustnessSpec(Section):
     """How strong, 1 to 5."""
 
 
+class LandmarksSpec(Section):
+    """Retrieval by the protocol of ROxford5k and RParis6k: easy, medium, hard (arXiv 1803.11285)."""
+
+    images: SourceSpec
+    """Database and query images; labels are not needed."""
+    ground_truth: str = Field(min_length=1)
+    """URI of a JSON file with the published dictionary: imlist, qimlist, gnd (bbx, easy, hard, junk). The
+    published pickle is not read."""
+
+
 class StatisticsSpec(Section):
     """What the features look like without labels: RankMe, LiDAR, alignment, uniformity."""
 
@@ -144,6 +154,7 @@ class EvaluateJobSpec(Section):
     fine_tune: FineTuneSpec | None = None
     retrieval: bool | None = None
     """Mean average precision of each evaluation image among the others, same label = relevant."""
+    landmarks: LandmarksSpec | None = None
     robustness: RobustnessSpec | None = None
     statistics: StatisticsSpec | None = None
     baselines: bool = True

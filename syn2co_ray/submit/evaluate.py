@@ -16,6 +16,7 @@ from ..report.table import result_lines
 from ..spec.errors import DataError, RunInterrupted
 from ..spec.evaluation import EvaluateJobSpec
 from ..spec.identity import resolved_yaml, run_name
+from ..spec.source import SourceSpec
 from ..storage import publish_bytes
 from ..storage.run_layout import PROVENANCE_FILE, REPORT_FILE, RESULTS_FILE
 from ..train.run_folder import RunFolder, open_run
@@ -82,15 +83,17 @@ class _Measuring:
         self.log, self.should_stop = progress.log, should_stop
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.warnings: list[str] = []
-        self.bank, self.queries = (
-            LabelledSet(
-                (frozen_index(run, name, images, job.object_store, self.log),),
-                job.object_store,
-                source.image_size,
-                job.data.image_pixels_max,
-                job.images_per_batch,
-            )
-            for name, images in (("eval-bank", job.data.eval_bank), ("eval", job.data.eval))
+        self.bank = self._set("eval-bank", job.data.eval_bank)
+        self.queries = self._set("eval", job.data.eval)
+
+    def _set(self, name: str, images: SourceSpec, *, labels_needed: bool = True) -> LabelledSet:
+        return LabelledSet(
+            (frozen_index(self.run, name, images, self.job.object_store, self.log),),
+            self.job.object_store,
+            self.source.image_size,
+            self.job.data.image_pixels_max,
+            self.job.images_per_batch,
+            labels_needed,
         )
 
     def results(self) -> dict[str, Any]:
@@ -118,6 +121,8 @@ class _Measuring:
         rows = []
         for network in networks:
             rows.append(figures(job, network.name, *sets[network.name], classes, self.device))
+            if job.landmarks is not None:
+                rows[-1]["landmarks"] = self._landmarks(network)
             if job.fine_tune is not None and network.backbone is not None:
                 rows[-1]["fine_tune"] = self._fine_tuned(network, *sets[network.name], classes)
             self.log(f"measured: {network.name}")
@@ -187,6 +192,15 @@ class _Measuring:
             if warning not in self.warnings:
                 self.warnings.append(warning)
         return found
+
+    def _landmarks(self, network: Any) -> dict[str, Any]:
+        from ..evaluate.landmarks import landmark_map, read_ground_truth
+
+        spec = self.job.landmarks
+        assert spec is not None
+        truth = read_ground_truth(spec.ground_truth, self.job.object_store)
+        images = self._set("landmarks", spec.images, labels_needed=False)
+        return landmark_map(truth, images, self._features(images, network), network.embed, self.device)
 
     def _fine_tuned(self, network: Any, bank: Any, queries: Any, classes: Any) -> dict[str, Any]:
         import torch

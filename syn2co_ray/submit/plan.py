@@ -68,6 +68,7 @@ def _protocols(job: EvaluateJobSpec) -> list[str]:
         "label_shares",
         "fine_tune",
         "retrieval",
+        "landmarks",
         "robustness",
         "statistics",
     )

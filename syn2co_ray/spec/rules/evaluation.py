@@ -11,6 +11,7 @@ from ..evaluation import (
     FewShotSpec,
     FineTuneSpec,
     LabelSharesSpec,
+    LandmarksSpec,
     NeighboursSpec,
     RobustnessSpec,
     StatisticsSpec,
@@ -26,10 +27,12 @@ def something_is_measured(
     label_shares: LabelSharesSpec | None,
     fine_tune: FineTuneSpec | None,
     retrieval: bool | None,
+    landmarks: LandmarksSpec | None,
     robustness: RobustnessSpec | None,
     statistics: StatisticsSpec | None,
 ) -> Iterator[Fault]:
-    if not any((knn, linear, few_shot, label_shares, fine_tune, retrieval, robustness, statistics)):
+    more = (few_shot, label_shares, fine_tune, retrieval, landmarks, robustness, statistics)
+    if not any((knn, linear, *more)):
         yield Fault("knn", "null, and so is everything else", "at least one protocol", "leave knn out")
     if robustness is not None and knn is None and linear is None:
         yield Fault("robustness", "given without knn and linear", "with one of them", "leave knn out")
