@@ -47,7 +47,10 @@ def test_json_schema_knows_every_section_short_forms_and_help():
     training, generation = kinds["pretrain"], kinds["generate"]
     assert {"data", "augment", "method", "train", "evaluate"} <= set(training["properties"])
     assert {"pipeline", "prompts", "gate", "images"} <= set(generation["properties"])
-    assert set(kinds) == {"pretrain", "generate", "train_generator", "pipeline", "search"}
+    assert set(kinds) == {"pretrain", "generate", "train_generator", "export", "evaluate"} | {
+        "pipeline",
+        "search",
+    }
     assert set(_schemas_by_kind(schema["$defs"]["Step"])) == set(kinds) - {"pipeline", "search"}
     assert kinds["pipeline"]["properties"]["steps"]["items"] == {"$ref": "#/$defs/Step"}
     text = json.dumps(schema)
