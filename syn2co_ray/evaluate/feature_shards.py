@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..data.index import SourceIndex, read_fragments
 from ..spec.errors import DataError, StorageError
@@ -43,6 +43,8 @@ class Network:
     name: str
     digest: str
     embed: Embed
+    backbone: nn.Module | None = None
+    """What can learn on; None for raw pixels."""
 
 
 @dataclass(frozen=True)

@@ -127,7 +127,7 @@ def raw_pixels(images: Tensor) -> Tensor:
 def _view(
     row: dict[str, Any], labelled: LabelledSet, index: SourceIndex, alter: Alter | None
 ) -> np.ndarray | None:
-    if row["label"] is None:
+    if row["label"] is None and labelled.labels_needed:
         raise unlabelled("data.eval", index, row["key"])
     try:
         image = decode_rgb(row["image"] or b"", pixels_max=labelled.image_pixels_max)

@@ -20,6 +20,8 @@ class LabelledSet:
     image_size: int
     image_pixels_max: int
     images_per_batch: int
+    labels_needed: bool = True
+    """False for sets that are searched without labels."""
 
 
 def check_labelled(labelled: LabelledSet, where: str) -> None:

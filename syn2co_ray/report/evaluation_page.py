@@ -84,16 +84,20 @@ def _tables(results: Mapping[str, Any]) -> list[Table]:
                 ]
             )
         tables.append(Table("Few-shot", "Nearest class mean; ± is the 95 % interval over episodes.", cells))
-    if any("label_shares" in row for row in rows):
-        shares = list(rows[0]["label_shares"])
-        counts = [rows[0]["label_shares"][share]["images"] for share in shares]
+    for key, title, caption in (
+        ("label_shares", "Few labels", "Linear probe from a part of the labels, top-1 %."),
+        ("fine_tune", "Fine-tuning", "The whole backbone learned on from a part of the labels, top-1 %."),
+    ):
+        measured = [row for row in rows if key in row]
+        if not measured:
+            continue
+        shares = list(measured[0][key])
+        counts = [measured[0][key][share]["images"] for share in shares]
         header = [f"{100 * float(s):g} % ({n:,} images)" for s, n in zip(shares, counts, strict=True)]
         cells = [["features", *header]]
-        cells += [
-            [row["features"], *(percent(row["label_shares"][s]["top1_percent"]) for s in shares)]
-            for row in rows
-        ]
-        tables.append(Table("Few labels", "Linear probe from a part of the labels, top-1 %.", cells))
+        for row in measured:
+            cells.append([row["features"], *(percent(row[key][share]["top1_percent"]) for share in shares)])
+        tables.append(Table(title, caption, cells))
     if any("retrieval" in row for row in rows):
         cells = [["features", "mAP %", "queries"]]
         cells += [
@@ -103,6 +107,15 @@ def _tables(results: Mapping[str, Any]) -> list[Table]:
         tables.append(
             Table("Retrieval", "Each evaluation image among the others; same label = relevant.", cells)
         )
+    if any("landmarks" in row for row in rows):
+        setups = ("easy", "medium", "hard")
+        cells = [["features", *(f"{setup}, mAP %" for setup in setups)]]
+        for row in rows:
+            found = row["landmarks"]["map_percent"]
+            cells.append([row["features"], *(percent(found[setup]) for setup in setups)])
+        about = rows[0]["landmarks"]
+        caption = f"{about['queries']:,} queries in {about['database']:,} images, one scale, no re-ranking."
+        tables.append(Table("Landmarks", caption, cells))
     return [*tables, *_of_the_weights(results)]
 
 

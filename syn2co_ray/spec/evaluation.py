@@ -76,6 +76,31 @@ class LabelSharesSpec(Section):
     """Parts of `data.eval_bank`; at least one image of every class is kept."""
 
 
+class FineTuneSpec(Section):
+    """The whole backbone learns on with a classifier (AdamW, warm-up, cosine), in one process."""
+
+    shares: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(strict=False, min_length=1)] = (
+        0.01,
+        0.1,
+        1.0,
+    )
+    """Parts of the labels of `data.eval_bank` it learns from, the same share of every class; 1 is all."""
+    epochs: int = Field(default=50, ge=1)
+    """Passes over the images it learns from."""
+    images_per_step: int = Field(default=256, ge=1)
+    """Images per optimizer step."""
+    learning_rate: float = Field(default=5e-4, gt=0)
+    """Peak rate of backbone and classifier."""
+    weight_decay: float = Field(default=0.05, ge=0)
+    """Of weights; biases and norms have none."""
+    label_smoothing: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the target that is spread over all classes."""
+    crop_scale: Annotated[tuple[float, float], Field(strict=False)] = (0.08, 1.0)
+    """Smallest and largest area of the random crop."""
+    flip_probability: float = Field(default=0.5, ge=0, le=1)
+    """Chance of a horizontal flip."""
+
+
 class RobustnessSpec(Section):
     """Accuracy on corrupted evaluation images (ImageNet-C, arXiv 1903.12261), learned from clean ones."""
 
@@ -85,6 +110,16 @@ class RobustnessSpec(Section):
         tuple[Annotated[int, Field(ge=1, le=5)], ...], Field(strict=False, min_length=1)
     ] = (1, 2, 3, 4, 5)
     """How strong, 1 to 5."""
+
+
+class LandmarksSpec(Section):
+    """Retrieval by the protocol of ROxford5k and RParis6k: easy, medium, hard (arXiv 1803.11285)."""
+
+    images: SourceSpec
+    """Database and query images; labels are not needed."""
+    ground_truth: str = Field(min_length=1)
+    """URI of a JSON file with the published dictionary: imlist, qimlist, gnd (bbx, easy, hard, junk). The
+    published pickle is not read."""
 
 
 class StatisticsSpec(Section):
@@ -116,12 +151,15 @@ class EvaluateJobSpec(Section):
     linear: LinearSpec | None = LinearSpec()
     few_shot: FewShotSpec | None = None
     label_shares: LabelSharesSpec | None = None
+    fine_tune: FineTuneSpec | None = None
     retrieval: bool | None = None
     """Mean average precision of each evaluation image among the others, same label = relevant."""
+    landmarks: LandmarksSpec | None = None
     robustness: RobustnessSpec | None = None
     statistics: StatisticsSpec | None = None
     baselines: bool = True
-    """Measure the same backbone at random and raw pixels as well (k-NN, linear, few-shot, retrieval)."""
+    """Measure the same backbone at random and raw pixels as well (the random one also where it learns
+    on, raw pixels where features are compared)."""
     images_per_batch: int = Field(default=256, ge=1, json_schema_extra=EXECUTION_ONLY)
     """Images per forward pass."""
     object_store: ObjectStoreSpec = Field(default=ObjectStoreSpec(), json_schema_extra=EXECUTION_ONLY)

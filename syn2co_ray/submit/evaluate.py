@@ -12,11 +12,11 @@ from rich.console import Console
 from ..data.index import build_index
 from ..data.prepare import run_prepare
 from ..evaluate.labelled import LabelledSet, check_labelled
-from ..report.evaluation_page import render_evaluation_page
 from ..report.table import result_lines
 from ..spec.errors import DataError, RunInterrupted
 from ..spec.evaluation import EvaluateJobSpec
 from ..spec.identity import resolved_yaml, run_name
+from ..spec.source import SourceSpec
 from ..storage import publish_bytes
 from ..storage.run_layout import PROVENANCE_FILE, REPORT_FILE, RESULTS_FILE
 from ..train.run_folder import RunFolder, open_run
@@ -53,6 +53,9 @@ def run_evaluate(job: EvaluateJobSpec, console: Console) -> dict[str, Any]:
             stop.listen()
             results = _Measuring(job, source, run, progress, stop.asked.is_set).results()
             run.write_json(RESULTS_FILE, results)
+            # It brings matplotlib, which takes seconds to import.
+            from ..report.evaluation_page import render_evaluation_page
+
             page = render_evaluation_page(job.name, results, resolved_yaml(job))
             publish_bytes(run.store, REPORT_FILE, page.encode())
         for line in result_lines(results):
@@ -80,15 +83,17 @@ class _Measuring:
         self.log, self.should_stop = progress.log, should_stop
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.warnings: list[str] = []
-        self.bank, self.queries = (
-            LabelledSet(
-                (frozen_index(run, name, images, job.object_store, self.log),),
-                job.object_store,
-                source.image_size,
-                job.data.image_pixels_max,
-                job.images_per_batch,
-            )
-            for name, images in (("eval-bank", job.data.eval_bank), ("eval", job.data.eval))
+        self.bank = self._set("eval-bank", job.data.eval_bank)
+        self.queries = self._set("eval", job.data.eval)
+
+    def _set(self, name: str, images: SourceSpec, *, labels_needed: bool = True) -> LabelledSet:
+        return LabelledSet(
+            (frozen_index(self.run, name, images, self.job.object_store, self.log),),
+            self.job.object_store,
+            self.source.image_size,
+            self.job.data.image_pixels_max,
+            self.job.images_per_batch,
+            labels_needed,
         )
 
     def results(self) -> dict[str, Any]:
@@ -116,6 +121,10 @@ class _Measuring:
         rows = []
         for network in networks:
             rows.append(figures(job, network.name, *sets[network.name], classes, self.device))
+            if job.landmarks is not None:
+                rows[-1]["landmarks"] = self._landmarks(network)
+            if job.fine_tune is not None and network.backbone is not None:
+                rows[-1]["fine_tune"] = self._fine_tuned(network, *sets[network.name], classes)
             self.log(f"measured: {network.name}")
         results: dict[str, Any] = {"status": "finished", "rows": rows}
         if job.robustness is not None:
@@ -152,7 +161,7 @@ class _Measuring:
                 with torch.inference_mode():
                     return backbone(normalise(images))
 
-            return Network(name, loaded.digest, embed)
+            return Network(name, loaded.digest, embed, backbone)
 
         own = RANDOM if self.job.weights.random_seed is not None else TRAINED
         networks = [network(own, self.source)]
@@ -169,12 +178,7 @@ class _Measuring:
             self.run.store, images, network, self.device, self.log, view or View(), self.should_stop
         )
         if found is None:
-            raise RunInterrupted(
-                self.run.store.uri,
-                "stopped",
-                "",
-                "whole shards of features stay: run the same command to make the rest",
-            )
+            raise self._stopped()
         total, bad = len(found.keys) + len(found.unreadable), len(found.unreadable)
         if bad > self.job.data.quarantine_share_max * total:
             raise DataError(
@@ -188,6 +192,52 @@ class _Measuring:
             if warning not in self.warnings:
                 self.warnings.append(warning)
         return found
+
+    def _landmarks(self, network: Any) -> dict[str, Any]:
+        from ..evaluate.landmarks import landmark_map, read_ground_truth
+
+        spec = self.job.landmarks
+        assert spec is not None
+        truth = read_ground_truth(spec.ground_truth, self.job.object_store)
+        images = self._set("landmarks", spec.images, labels_needed=False)
+        return landmark_map(truth, images, self._features(images, network), network.embed, self.device)
+
+    def _fine_tuned(self, network: Any, bank: Any, queries: Any, classes: Any) -> dict[str, Any]:
+        import torch
+
+        from ..evaluate.fine_tune import fine_tuned, predicted, read_lesson
+        from ..evaluate.knn import top1_percent
+        from ..evaluate.measures import labelled_share
+
+        spec, seed = self.job.fine_tune, self.job.seed
+        assert spec is not None
+        learnt, asked = classes.numbers(bank.labels), classes.numbers(queries.labels)
+
+        def at_epoch(epochs: int, loss: float) -> None:
+            if epochs % max(1, spec.epochs // 5) == 0:
+                self.log(f"fine-tuned: {network.name}, {epochs} of {spec.epochs} epochs, loss {loss:.3f}")
+            if self.should_stop():
+                raise self._stopped()
+
+        found = {}
+        for share in spec.shares:
+            rows = labelled_share(learnt, share, seed).tolist()
+            lesson = read_lesson(self.bank, {bank.keys[row]: int(learnt[row]) for row in rows})
+            model = fine_tuned(
+                *(network.backbone, lesson, self.bank, len(classes.names), spec, seed, self.device), at_epoch
+            )
+            by_key = predicted(model, self.queries, self.device)
+            percent = top1_percent(torch.tensor([by_key[key] for key in queries.keys]), asked)
+            found[f"{share:g}"] = {"top1_percent": percent, "images": len(lesson.keys)}
+        return found
+
+    def _stopped(self) -> RunInterrupted:
+        return RunInterrupted(
+            self.run.store.uri,
+            "stopped",
+            "",
+            "whole shards of features stay, fine-tuning starts anew: run the same command",
+        )
 
     def _trained_on(self) -> Iterator[bytes]:
         from ..evaluate.feature_shards import contents_of

@@ -64,7 +64,17 @@ def plan_lines(steps: Sequence[SingleJobSpec], *, debug: bool = False) -> Iterat
 
 
 def _protocols(job: EvaluateJobSpec) -> list[str]:
-    names = ("knn", "linear", "few_shot", "label_shares", "retrieval", "robustness", "statistics")
+    names = (
+        "knn",
+        "linear",
+        "few_shot",
+        "label_shares",
+        "fine_tune",
+        "retrieval",
+        "landmarks",
+        "robustness",
+        "statistics",
+    )
     return [name for name in names if getattr(job, name)]
 
 

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from rich.console import Console
@@ -107,6 +108,7 @@ def test_everything_at_once_ends_in_one_page(trained: Any, tmp_path: Path) -> No
         f"data.trained_on=[{{uri: {trained[1].job.data.train[0].uri}}}]",
         "few_shot={episodes: 5}",
         "label_shares={shares: [0.1]}",
+        "fine_tune={shares: [0.1], epochs: 2, images_per_step: 64}",
         "retrieval=true",
         "robustness={corruptions: [pixelate, shot_noise], severities: [5]}",
         "statistics={images: 40, views: 3}",
@@ -128,6 +130,7 @@ def test_everything_at_once_ends_in_one_page(trained: Any, tmp_path: Path) -> No
     for heading in (
         "Few-shot",
         "Few labels",
+        "Fine-tuning",
         "Retrieval",
         "Robustness, k-NN",
         "Robustness, linear",
@@ -136,6 +139,25 @@ def test_everything_at_once_ends_in_one_page(trained: Any, tmp_path: Path) -> No
         assert f"<h2>{heading}</h2>" in page
     assert "shot_noise" in page
     assert f"{results['rows'][0]['retrieval']['map_percent']:.2f}" in page
+
+
+def test_landmarks_are_searched_by_their_ground_truth(trained: Any, tmp_path: Path) -> None:
+    """Digits as landmarks: a query is there itself as junk, and the same file's neighbours are relevant."""
+    uri = trained[1].job.data.eval.uri
+    keys = [
+        key for file in sorted(Path(uri).glob("*.parquet")) for key in pq.read_table(file)["key"].to_pylist()
+    ]
+    truth = [{"bbx": [0, 0, 8, 8], "easy": [n + 1, n + 2], "hard": [], "junk": [n]} for n in (0, 10)]
+    gnd = {"imlist": keys, "qimlist": [keys[0], keys[10]], "gnd": truth}
+    (tmp_path / "gnd.json").write_text(json.dumps(gnd))
+    landmarks = f"landmarks={{images: {{uri: {uri}}}, ground_truth: {tmp_path}/gnd.json}}"
+    spec = job(trained, tmp_path, landmarks, "knn=null", "linear=null", "name=landmarks")
+    results, _ = said(spec)
+    for row in results["rows"]:
+        assert 0 < row["landmarks"]["map_percent"]["easy"] == row["landmarks"]["map_percent"]["medium"] < 100
+        assert row["landmarks"]["map_percent"]["hard"] is None
+        assert (row["landmarks"]["queries"], row["landmarks"]["database"]) == (2, len(keys))
+    assert "<h2>Landmarks</h2>" in (tmp_path / run_name(spec) / "report.html").read_text()
 
 
 def test_evaluation_images_that_were_trained_on_are_counted_and_said(trained: Any, tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ from ..evaluate import LinearSpec
 from ..evaluation import (
     EvaluationDataSpec,
     FewShotSpec,
+    FineTuneSpec,
     LabelSharesSpec,
+    LandmarksSpec,
     NeighboursSpec,
     RobustnessSpec,
     StatisticsSpec,
@@ -23,11 +25,14 @@ def something_is_measured(
     linear: LinearSpec | None,
     few_shot: FewShotSpec | None,
     label_shares: LabelSharesSpec | None,
+    fine_tune: FineTuneSpec | None,
     retrieval: bool | None,
+    landmarks: LandmarksSpec | None,
     robustness: RobustnessSpec | None,
     statistics: StatisticsSpec | None,
 ) -> Iterator[Fault]:
-    if not any((knn, linear, few_shot, label_shares, retrieval, robustness, statistics)):
+    more = (few_shot, label_shares, fine_tune, retrieval, landmarks, robustness, statistics)
+    if not any((knn, linear, *more)):
         yield Fault("knn", "null, and so is everything else", "at least one protocol", "leave knn out")
     if robustness is not None and knn is None and linear is None:
         yield Fault("robustness", "given without knn and linear", "with one of them", "leave knn out")
@@ -48,7 +53,8 @@ def evaluation_images_are_not_learned_from(data: EvaluationDataSpec) -> Iterator
 
 
 @rule
-def views_have_a_crop(statistics: StatisticsSpec | None) -> Iterator[Fault]:
-    if statistics is not None and not 0 < statistics.crop_scale[0] <= statistics.crop_scale[1] <= 1:
-        got = f"{list(statistics.crop_scale)}"
-        yield Fault("statistics.crop_scale", got, "0 < smallest <= largest <= 1", "change it")
+def views_have_a_crop(statistics: StatisticsSpec | None, fine_tune: FineTuneSpec | None) -> Iterator[Fault]:
+    for name, section in (("statistics", statistics), ("fine_tune", fine_tune)):
+        if section is not None and not 0 < section.crop_scale[0] <= section.crop_scale[1] <= 1:
+            got = f"{list(section.crop_scale)}"
+            yield Fault(f"{name}.crop_scale", got, "0 < smallest <= largest <= 1", "change it")
