@@ -46,6 +46,8 @@ class Hosts:
     def __exit__(self, *error: object) -> None:
         for number in self._numbers:
             self.kill(number)
+            # A namespace is there until its last process has ended; its link must not wait for that.
+            _ip(f"link del {self._link(number)}")
             _ip(f"netns del {self._name(number)}")
             shutil.rmtree(f"/etc/netns/{self._name(number)}")
         _ip(f"link del {BRIDGE}")

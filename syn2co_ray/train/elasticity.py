@@ -27,7 +27,10 @@ from .wish import Wish
 
 LOOK_EVERY_S = 1.0
 SETTLE_S = 3.0
-"""New nodes must have been there for so long: they often come several at a time."""
+"""Nodes must have been there, or been gone, for so long: they often come several at a time."""
+PAUSE_WITHIN_S = 30.0
+"""Workers that nodes have left too many of may wait for images that nobody has room to make: they never come
+to the step after which they could pause, and are started again without one."""
 
 
 class WorkersThatFit(ElasticScalingPolicy):
@@ -38,7 +41,7 @@ class WorkersThatFit(ElasticScalingPolicy):
     ) -> None:
         super().__init__(scaling_config)
         self.room, self.board, self.every_s = room, board, every_s
-        self._looked_at = self._growing_since = float("-inf")
+        self._looked_at = self._changed_since = self._pausing_since = float("-inf")
         self._pausing_for: int | None = None
         self._warned_of: frozenset[str] = frozenset()
         self._said_waiting = False
@@ -59,7 +62,7 @@ class WorkersThatFit(ElasticScalingPolicy):
     def make_decision_for_running_worker_group(
         self, worker_group_state: Any, worker_group_status: Any
     ) -> ScalingDecision:
-        """Move when a node will go, grow when nodes came; both after a checkpoint and in a pause."""
+        """Move when a node will go, shrink when nodes went and left workers, grow when nodes came."""
         self._maybe_send_resource_request()
         now = time.monotonic()
         if now - self._looked_at < LOOK_EVERY_S:
@@ -67,31 +70,41 @@ class WorkersThatFit(ElasticScalingPolicy):
         self._looked_at = now
         leaving = self._leaving()
         count = self.room.fitting(self._nodes(leaving))
+        workers = worker_group_state.num_workers
         concerned = leaving & {worker.metadata.node_id for worker in worker_group_state.workers}
-        if concerned and count is None:
-            return self._save_what_there_is(concerned)
-        if not concerned and (count is None or count <= worker_group_state.num_workers):
+        if count is None:
+            return self._save_what_there_is(concerned) if concerned else self._as_it_is()
+        if count == workers and not concerned:
             return self._as_it_is()
-        if not concerned and not self._is_time_to_grow(now, worker_group_state.start_time):
+        if concerned:
+            return self._after_a_pause(count, f"a node will go: {workers} to {count} workers", now)
+        if not self._has_settled(now):
             return NoopDecision()
-        assert count is not None
-        reason = "a node will go" if concerned else "nodes came"
-        return self._after_a_pause(count, f"{reason}: {worker_group_state.num_workers} to {count} workers")
+        if count < workers:
+            reason = f"nodes went: {workers} to {count} workers"
+            return self._after_a_pause(count, reason, now, PAUSE_WITHIN_S)
+        if now - worker_group_state.start_time < self.every_s:
+            return NoopDecision()
+        return self._after_a_pause(count, f"nodes came: {workers} to {count} workers", now)
 
-    def _after_a_pause(self, count: int, reason: str) -> ScalingDecision:
+    def _after_a_pause(
+        self, count: int, reason: str, now: float, within_s: float = float("inf")
+    ) -> ScalingDecision:
         if self._pausing_for is None:
             ray.get(self.board.ask.remote(Wish.PAUSE, reason))
+            self._pausing_since = now
         self._pausing_for = count
-        if ray.get(self.board.paused_at.remote()) is None:
+        paused = ray.get(self.board.paused_at.remote()) is not None
+        if not paused and now - self._pausing_since < within_s:
             return NoopDecision()
-        self._pausing_for, self._growing_since = None, float("-inf")
+        self._pausing_for, self._changed_since = None, float("-inf")
         return self._resized(count)
 
     def _as_it_is(self) -> ScalingDecision:
         """What a pause was asked for is over before it began."""
         if self._pausing_for is not None:
             self.board.go_on.remote()
-        self._pausing_for, self._growing_since = None, float("-inf")
+        self._pausing_for, self._changed_since = None, float("-inf")
         return NoopDecision()
 
     def _save_what_there_is(self, leaving: frozenset[str]) -> ScalingDecision:
@@ -101,10 +114,10 @@ class WorkersThatFit(ElasticScalingPolicy):
         self._warned_of = self._warned_of | leaving
         return NoopDecision()
 
-    def _is_time_to_grow(self, now: float, started_at: float) -> bool:
-        if self._growing_since == float("-inf"):
-            self._growing_since = now
-        return now - self._growing_since >= SETTLE_S and now - started_at >= self.every_s
+    def _has_settled(self, now: float) -> bool:
+        if self._changed_since == float("-inf"):
+            self._changed_since = now
+        return now - self._changed_since >= SETTLE_S
 
     def _resized(self, count: int) -> ScalingDecision:
         resources = {"CPU": self.room.cpus_each}

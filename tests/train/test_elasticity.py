@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from ray.train import ScalingConfig
 
 from syn2co_ray.spec.job import PretrainSpec
 from syn2co_ray.spec.load import build_spec
 from syn2co_ray.submit.prepare import prepare_run
+from syn2co_ray.train import elasticity
 from syn2co_ray.train.room import Room
 
 from ..scripts import output_of_script
@@ -58,6 +62,66 @@ def test_as_many_workers_fit_as_nodes_have_places_for(
 ) -> None:
     room = Room(counts=(1, 2, 4, 8), cpus_each=4.0, gpus_each=1.0, cpus_beside=2.0)
     assert room.fitting(nodes) == fitting
+
+
+class Board:
+    """Takes what the policy asks for; `paused` is what the workers answer."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.paused: int | None = None
+        self.ask = SimpleNamespace(remote=lambda wish, reason: self.asked.append(reason))
+        self.go_on = SimpleNamespace(remote=lambda: self.asked.append("go on"))
+        self.paused_at = SimpleNamespace(remote=lambda: self.paused)
+
+
+def decisions(
+    monkeypatch: pytest.MonkeyPatch, board: Board, seconds: Iterable[int], nodes: Callable[[int], int]
+) -> list[int | None]:
+    """The policy for two workers of one CPU beside a stream of one, second by second; None: as it is."""
+    now = [0.0]
+    monkeypatch.setattr(elasticity.ray, "get", lambda answer: answer)
+    monkeypatch.setattr(elasticity.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(elasticity.WorkersThatFit, "_maybe_send_resource_request", lambda self: None)
+    monkeypatch.setattr(elasticity.WorkersThatFit, "_leaving", lambda self: frozenset())
+    monkeypatch.setattr(
+        elasticity.WorkersThatFit, "_nodes", lambda self, leaving: [{"CPU": 1.0}] * nodes(int(now[0]))
+    )
+    room = Room(counts=(1, 2), cpus_each=1.0, gpus_each=0.0, cpus_beside=1.0)
+    policy = elasticity.WorkersThatFit(ScalingConfig(num_workers=(1, 2)), room, board, every_s=5)
+    group = SimpleNamespace(num_workers=2, workers=[], start_time=0.0)
+    made = []
+    for second in seconds:
+        now[0] = float(second)
+        decision = policy.make_decision_for_running_worker_group(group, None)
+        made.append(getattr(decision, "num_workers", None))
+    return made
+
+
+def test_workers_that_lost_the_room_of_their_stream_become_fewer_although_they_cannot_pause(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    board = Board()
+    made = decisions(monkeypatch, board, range(10, 50), lambda second: 3 if second < 12 else 2)
+    settled, waited = 12 + int(elasticity.SETTLE_S), int(elasticity.PAUSE_WITHIN_S)
+    assert made.index(1) == settled + waited - 10
+    assert board.asked[0] == "nodes went: 2 to 1 workers"
+
+
+def test_workers_that_can_pause_become_fewer_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    board = Board()
+    board.paused = 7
+    made = decisions(monkeypatch, board, range(10, 20), lambda second: 2)
+    assert made.index(1) == int(elasticity.SETTLE_S)
+
+
+def test_a_node_that_was_away_for_a_moment_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    board = Board()
+    assert (
+        decisions(monkeypatch, board, range(10, 60), lambda second: 2 if second in (20, 30, 31) else 3)
+        == [None] * 50
+    )
+    assert board.asked == []
 
 
 @pytest.mark.slow
