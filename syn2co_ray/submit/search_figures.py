@@ -20,7 +20,7 @@ from ..search.records import Record
 from ..spec.search import SearchSpec
 from ..spec.trial_specs import point_in_words
 
-_MEASURED_DURING = {"knn": "k-NN top-1 %", "knn_per_gpu_hour": "k-NN top-1 % a GPU-hour"}
+_MEASURED_DURING = {"knn_per_gpu_hour": "k-NN top-1 % a GPU-hour", "loss": "loss", "rankme": "RankMe"}
 
 
 def search_curves(search: SearchSpec, records: Iterable[Record], entries: Sequence[Entry]) -> list[Curve]:
