@@ -50,7 +50,7 @@ def run(
     Several job files run one after the other, those that generate images first, and end with one table
     of all trainings; values after them replace those of every file.
 
-    Example: syn2co run jobs/quickstart.yaml train.epochs=5 train.workers=1
+    Example: syn2co run jobs/digits_synby.yaml train.epochs=5 train.workers=1
     """
 
     def work() -> None:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from .dotted import set_at
 from .errors import Fault, SpecError
-from .job import JOB_KINDS, JobSpec
+from .job import JOB_KINDS, JobSpec, PretrainSpec
 from .job_file import read_job_file
 from .pipeline import SHARED, PipelineJobSpec, step_values
 from .rules import cross_field_faults
@@ -226,12 +226,25 @@ def _readable(item: Any, model: type[BaseModel], values: dict[str, Any], documen
         return _unknown_kind(item, dotted, model, document)
     if item["type"] == "extra_forbidden":
         known = _known_keys(model, item["loc"][:-1])
-        return Fault(dotted, "unknown key", ", ".join(known), _nearest(str(location[-1]), known), line)
+        step = _key_of_a_part(dotted, model, values) or _nearest(str(location[-1]), known)
+        return Fault(dotted, "unknown key", ", ".join(known), step, line)
     if item["type"] == "missing":
         return Fault(dotted, "missing", _description(model, item["loc"]), f"add {location[-1]}:", line)
     got = item.get("input")
     shown = "a mapping" if isinstance(got, dict) else repr(got)
     return Fault(dotted, f"got {shown}", item["msg"], line=line)
+
+
+def _key_of_a_part(key: str, model: type[BaseModel], values: dict[str, Any]) -> str:
+    """What to write when a key of a step, or of a search's base, was given for the whole."""
+    if model is SearchSpec and key in PretrainSpec.model_fields:
+        return f"did you mean base.{key}?"
+    steps = values.get("steps", ()) if model is PipelineJobSpec else ()
+    for number, step in enumerate(steps):
+        kind = type(step) if isinstance(step, BaseModel) else JOB_KINDS.get(dict(step).get("kind", ""))
+        if kind is not None and key in kind.model_fields:
+            return f"did you mean steps.{number}.{key}?"
+    return ""
 
 
 def _unknown_kind(item: Any, dotted: str, model: type[BaseModel], document: YamlDocument) -> Fault:

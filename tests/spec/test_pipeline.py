@@ -55,6 +55,13 @@ def test_faults_of_all_steps_come_at_once_with_their_lines(tmp_path):
     assert "did you mean epochs?" in text
 
 
+def test_a_key_of_a_step_written_for_the_whole_is_pointed_to_its_place():
+    with pytest.raises(SpecError, match=r"train: unknown key; .* did you mean steps\.1\.train\?"):
+        load_text(PIPELINE + indented(MINIMAL), ["train.epochs=3"])
+    with pytest.raises(SpecError, match=r"images: unknown key; .* did you mean steps\.0\.images\?"):
+        load_text(PIPELINE + indented(MINIMAL), ["images=3"])
+
+
 @pytest.mark.parametrize(
     ("text", "where", "words"),
     [
