@@ -6,52 +6,17 @@ value, a line its mean. Values that are missing or not finite leave a gap.
 
 from __future__ import annotations
 
-import io
-import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter
 
 from .run_files import EvalRecord, ResultRow, StepRecord
+from .svg import COLOURS, INK, Curve, curve, legend_beside, log_if_wide
 
 POINTS_MAX = 800
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5195", "#a05a2c")
-_FIXED_COLOURS = {"positive": "#1d252d", "queue": "#8c8c8c"}
-_STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "syn2co",
-    "font.family": "sans-serif",
-    "font.size": 9,
-    # Names come from files: no formula in them is to be parsed.
-    "text.parse_math": False,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#8a94a0",
-    "axes.labelcolor": "#3c4650",
-    "axes.grid": True,
-    "axes.formatter.useoffset": False,
-    "grid.color": "#e6eaee",
-    "xtick.color": "#5b6670",
-    "ytick.color": "#5b6670",
-    "legend.frameon": False,
-    "legend.fontsize": 8,
-}
-
-
-@dataclass(frozen=True)
-class Curve:
-    """One figure of the page; `svg` is None where the run holds nothing to draw."""
-
-    title: str
-    caption: str
-    svg: str | None
+_FIXED_COLOURS = {"positive": INK, "queue": "#8c8c8c"}
 
 
 def run_curves(
@@ -99,16 +64,16 @@ def _loss(steps: Sequence[StepRecord]) -> Curve:
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        _raw(axes, x, y, _COLOURS[0])
-        _line(axes, x, _moving_mean(y), _COLOURS[0])
+        _raw(axes, x, y, COLOURS[0])
+        _line(axes, x, _moving_mean(y), COLOURS[0])
         if skipped:
             marks = _thinned(np.array(skipped, dtype=float))
             axes.plot(
-                marks, np.full(len(marks), 0.02), "|", color=_COLOURS[1], transform=axes.get_xaxis_transform()
+                marks, np.full(len(marks), 0.02), "|", color=COLOURS[1], transform=axes.get_xaxis_transform()
             )
         axes.set(xlabel="step", ylabel="loss")
 
-    return _curve("Loss", caption, draw if len(y) else None)
+    return curve("Loss", caption, draw if len(y) else None)
 
 
 def _knn(evals: Sequence[EvalRecord], rows: Sequence[ResultRow]) -> Curve:
@@ -127,9 +92,9 @@ def _knn(evals: Sequence[EvalRecord], rows: Sequence[ResultRow]) -> Curve:
                 row.knn_top1_percent[ks[0]], linestyle=dash, color="#6b7580", linewidth=1, label=label
             )
         axes.set(xlabel="epoch" if by_epoch else "step", ylabel="k-NN top-1 %")
-        _legend_beside(axes)
+        legend_beside(axes)
 
-    return _curve("k-NN accuracy", "eval images, frozen features of the online encoder", draw if ks else None)
+    return curve("k-NN accuracy", "eval images, frozen features of the online encoder", draw if ks else None)
 
 
 def _baselines(rows: Sequence[ResultRow], k: int) -> list[ResultRow]:
@@ -141,12 +106,12 @@ def _noisy(steps: Sequence[StepRecord], title: str, name: str, unit: str, captio
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        _raw(axes, x, y, _COLOURS[2])
-        _line(axes, x, _moving_mean(y), _COLOURS[2])
-        _log_if_wide(axes, y)
+        _raw(axes, x, y, COLOURS[2])
+        _line(axes, x, _moving_mean(y), COLOURS[2])
+        log_if_wide(axes, y)
         axes.set(xlabel="step", ylabel=unit)
 
-    return _curve(title, f"{caption}; raw and moving mean", draw if len(y) else None)
+    return curve(title, f"{caption}; raw and moving mean", draw if len(y) else None)
 
 
 def _stacked(steps: Sequence[StepRecord], title: str, *fields: tuple[str, str], raw: bool = False) -> Curve:
@@ -155,7 +120,7 @@ def _stacked(steps: Sequence[StepRecord], title: str, *fields: tuple[str, str], 
 
     def draw(figure: Figure) -> None:
         panels = figure.subplots(len(series), sharex=True)
-        for axes, (label, x, y), colour in zip(panels, series, _COLOURS, strict=False):
+        for axes, (label, x, y), colour in zip(panels, series, COLOURS, strict=False):
             if raw:
                 _raw(axes, x, y, colour)
             _line(axes, x, _moving_mean(y) if raw else y, colour)
@@ -164,7 +129,7 @@ def _stacked(steps: Sequence[StepRecord], title: str, *fields: tuple[str, str], 
         figure.align_ylabels()
 
     caption = " and ".join(label for label, _, _ in series)
-    return _curve(title, caption, draw if any(len(y) for _, _, y in series) else None)
+    return curve(title, caption, draw if any(len(y) for _, _, y in series) else None)
 
 
 def _embeddings(steps: Sequence[StepRecord]) -> Curve:
@@ -175,14 +140,14 @@ def _embeddings(steps: Sequence[StepRecord]) -> Curve:
 
     def draw(figure: Figure) -> None:
         panels = figure.subplots(len(names), sharex=True)
-        for axes, name, colour in zip(panels, names, _COLOURS, strict=False):
+        for axes, name, colour in zip(panels, names, COLOURS, strict=False):
             _line(axes, x, _floats([record.stats.get(f"embedding/{name}") for record in looked]), colour)
             axes.set_ylabel(name)
         panels[-1].set_xlabel("step")
         figure.align_ylabels()
 
     caption = "of a worker's images; a fall of rankme towards 1 is collapse"
-    return _curve("Embeddings", caption, draw if looked else None)
+    return curve("Embeddings", caption, draw if looked else None)
 
 
 def _stats(steps: Sequence[StepRecord], title: str, suffix: str, caption: str) -> Curve:
@@ -202,33 +167,11 @@ def _stats(steps: Sequence[StepRecord], title: str, suffix: str, caption: str) -
             label = name.removesuffix(f"/{suffix}").removeprefix("negatives/")
             _line(axes, x, _moving_mean(y), _FIXED_COLOURS.get(label) or next(kinds), label)
         if suffix == "mass":
-            _log_if_wide(axes, np.concatenate([line.get_ydata() for line in axes.lines]), wide=5)
+            log_if_wide(axes, np.concatenate([line.get_ydata() for line in axes.lines]), wide=5)
         axes.set(xlabel="step", ylabel="cosine" if suffix == "logit" else "share")
-        _legend_beside(axes)
+        legend_beside(axes)
 
-    return _curve(title, caption, draw if names else None)
-
-
-def _curve(title: str, caption: str, draw: Callable[[Figure], None] | None) -> Curve:
-    if draw is None:
-        return Curve(title, caption, None)
-    with _styled():
-        figure = Figure(figsize=(6.2, 3.1), layout="constrained")
-        draw(figure)
-        buffer = io.StringIO()
-        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
-    text = buffer.getvalue()
-    # Several figures share one page: their ids must differ.
-    prefix = re.sub(r"\W+", "-", title.lower())
-    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", text[text.index("<svg") :])
-    return Curve(title, caption, svg)
-
-
-@contextmanager
-def _styled() -> Iterator[None]:
-    with matplotlib.rc_context(_STYLE):
-        yield
+    return curve(title, caption, draw if names else None)
 
 
 def _steps_and(steps: Sequence[StepRecord], name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -273,25 +216,6 @@ def _raw(axes: Axes, x: np.ndarray, y: np.ndarray, colour: str) -> None:
     axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
 
 
-def _log_if_wide(axes: Axes, y: np.ndarray, wide: float = 50) -> None:
-    positive = y[y > 0]
-    if len(positive) and positive.max() > wide * positive.min():
-        axes.set_yscale("log")
-        for axis_formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
-            axis_formatter(_PlainLog())
-
-
-class _PlainLog(LogFormatter):
-    """0.1, 1, 10 in plain text, without the mathematics that `text.parse_math` turns off."""
-
-    def __call__(self, x: float, pos: int | None = None) -> str:
-        return f"{x:g}" if super().__call__(x, pos) else ""
-
-
-def _legend_beside(axes: Axes) -> None:
-    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.0)
-
-
 def _binned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """At most POINTS_MAX bins of equally many values: mean x; smallest, mean, largest y (NaN if all are)."""
     if len(x) <= POINTS_MAX:
@@ -313,4 +237,4 @@ def _thinned(values: np.ndarray) -> np.ndarray:
 
 
 def _cycled(count: int) -> list[str]:
-    return [_COLOURS[position % len(_COLOURS)] for position in range(count)]
+    return [COLOURS[position % len(COLOURS)] for position in range(count)]

@@ -10,6 +10,7 @@ import jinja2
 from markupsafe import Markup
 
 from .page import duration, figure, packaged_text
+from .svg import Curve
 from .table import aligned
 
 NONE = "-"
@@ -21,6 +22,7 @@ def render_search_page(
     metric: str,
     tiles: Sequence[tuple[str, str, str]],
     entries: Sequence[Mapping[str, Any]],
+    curves: Sequence[Curve] = (),
     now: datetime | None = None,
 ) -> str:
     """The page as HTML; every text is escaped, no script, no request.
@@ -31,6 +33,7 @@ def render_search_page(
         metric: its name.
         tiles: label, figure, note of each headline.
         entries: the leaderboard, best first (fields as of `search.leaderboard.Entry`).
+        curves: the figures; the first over the whole width.
         now: when the page is made; the present, in UTC, when left out.
     """
     environment = jinja2.Environment(
@@ -40,7 +43,7 @@ def render_search_page(
         {
             "cells": [*_figures(entry), entry["point"]],
             "title": f"{entry['rank']}. point {entry['point_number']}: {entry['point']}",
-            **{name: entry[name] for name in ("runs", "spec", "error")},
+            **{name: entry[name] for name in ("runs", "spec", "error", "status")},
         }
         for entry in entries
     ]
@@ -50,6 +53,10 @@ def render_search_page(
         status=status,
         written_at=(now or datetime.now(UTC)).strftime("%Y-%m-%d %H:%M UTC"),
         tiles=tiles,
+        curves=[
+            {"title": curve.title, "caption": curve.caption, "svg": Markup(curve.svg) if curve.svg else None}
+            for curve in curves
+        ],
         header=[*_header(metric), "values"],
         rows=rows,
     )

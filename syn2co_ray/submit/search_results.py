@@ -32,7 +32,9 @@ def write_search_results(
     search: SearchSpec, records: Mapping[int, Record], closing: str, wall_s: float
 ) -> dict[str, Any]:
     """Leaderboard (Parquet, HTML) and results.json, from what there is now; returns the latter's content."""
+    # matplotlib takes seconds to import.
     from ..report.search_page import render_search_page
+    from .search_figures import search_curves
 
     store, entries = search_store(search), leaderboard(search, records.values())
     counts: Counter[str] = Counter(record.status for record in records.values())
@@ -53,7 +55,10 @@ def write_search_results(
     }
     publish_bytes(store, LEADERBOARD_FILE, leaderboard_parquet(entries))
     tiles = _tiles(search, best, counts, results)
-    page = render_search_page(search.name, results["status"], search.metric, tiles, results["entries"])
+    curves = search_curves(search, records.values(), entries)
+    page = render_search_page(
+        search.name, results["status"], search.metric, tiles, results["entries"], curves
+    )
     publish_bytes(store, PAGE_FILE, page.encode())
     publish_bytes(store, RESULTS_FILE, json.dumps(results, indent=1).encode())
     return results

@@ -15,7 +15,7 @@ ENTRY = {
 
 def test_texts_are_escaped_and_the_page_asks_for_nothing():
     now = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
-    page = render_search_page("look", "finished", "knn", [("trials", "2", "")], [ENTRY], now)
+    page = render_search_page("look", "finished", "knn", [("trials", "2", "")], [ENTRY], now=now)
     assert "<script" not in page
     assert "method.backbone=&lt;script&gt;" in page
     assert "out of &lt;memory&gt;" in page
