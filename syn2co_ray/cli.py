@@ -7,14 +7,15 @@ Heavy imports (torch, ray) happen inside the commands that need them, so `--help
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from .spec.errors import Fault, SpecError, Syn2coError
+from .cli_cluster import add_commands as add_cluster_commands
+from .cli_shared import EXIT_CODES, Debug, JobFile, Overrides, guarded
+from .spec.errors import Fault, SpecError
 from .spec.generate import GenerateSpec
 from .spec.identity import json_schema, resolved_yaml, run_name
 from .spec.job import TrainingSpec, steps_of
@@ -34,34 +35,6 @@ search_app = typer.Typer(help="What came out of a search (`kind: search`).", no_
 app.add_typer(search_app, name="search")
 
 SearchFile = Annotated[str, typer.Argument(metavar="SEARCH.yaml", help="The search that was run.")]
-JobFile = Annotated[str, typer.Argument(metavar="JOB.yaml", help="The job file.")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Values that replace those of the file."),
-]
-Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and the logs of all processes.")]
-EXIT_CODES = (
-    "Exit codes: 0 done, 2 bad spec, 3 bad data or storage, 4 failed run, 5 cannot be scheduled, 130 stopped."
-)
-
-
-def _guarded(call: Callable[[], Any], debug: bool) -> Any:
-    """Run a command's work; our own errors become one message and an exit code."""
-    try:
-        return call()
-    except Syn2coError as error:
-        if debug:
-            raise
-        Console(stderr=True).print(
-            f"error: {error}", highlight=False, markup=False, soft_wrap=True, style="red"
-        )
-        raise typer.Exit(error.exit_code) from None
-    except Exception as error:
-        if debug:
-            raise
-        words = f"error: {type(error).__name__}: {str(error).strip() or 'no message'} (--debug shows where)"
-        Console(stderr=True).print(words, highlight=False, markup=False, soft_wrap=True, style="red")
-        raise typer.Exit(Syn2coError.exit_code) from None
 
 
 @app.command(epilog=EXIT_CODES)
@@ -91,7 +64,7 @@ def run(
         # Generated images first: trainings of the same command may want them.
         run_jobs(sorted(specs, key=lambda spec: spec.kind != "generate"), Console(), debug=debug)
 
-    _guarded(work, debug)
+    guarded(work, debug)
 
 
 @app.command(epilog=EXIT_CODES)
@@ -113,7 +86,7 @@ def plan(job: JobFile, overrides: Overrides = None, debug: Debug = False) -> Non
         for line in lines:
             print(line)
 
-    _guarded(work, debug)
+    guarded(work, debug)
 
 
 @app.command(epilog=EXIT_CODES)
@@ -132,7 +105,7 @@ def validate(job: JobFile, overrides: Overrides = None, debug: Debug = False) ->
         ]
         print(f"{job}: valid; its {', its '.join(names)}")
 
-    _guarded(work, debug)
+    guarded(work, debug)
 
 
 @app.command()
@@ -168,7 +141,7 @@ def report(job: JobFile, overrides: Overrides = None, debug: Debug = False) -> N
         for training in trainings:
             print(f"report: {write_report(existing_run(training).store)}")
 
-    _guarded(work, debug)
+    guarded(work, debug)
 
 
 @app.command(epilog=EXIT_CODES)
@@ -200,7 +173,7 @@ def generate(
                 print(f"{name}: {value}")
         print(f"image: {target}")
 
-    _guarded(work, debug)
+    guarded(work, debug)
 
 
 @app.command(epilog=EXIT_CODES)
@@ -270,7 +243,7 @@ def ingest(
 
         run_ingest(spec, Console(), debug=debug)
 
-    _guarded(work, debug)
+    guarded(work, debug)
 
 
 @app.command(epilog="Exit codes: 0 equal, 1 different, 3 no data set there.")
@@ -293,7 +266,7 @@ def diff(
             print(line)
         return found.any
 
-    if _guarded(work, debug):
+    if guarded(work, debug):
         raise typer.Exit(1)
 
 
@@ -321,7 +294,7 @@ def verify_resume(
         for line in verified(training, steps, Console(), debug=debug):
             print(line)
 
-    _guarded(work, debug)
+    guarded(work, debug)
 
 
 @search_app.command(epilog=EXIT_CODES)
@@ -349,7 +322,7 @@ def best(
         print(f"point {entry.point_number}, {entry.value:.4g}: {entry.point}")
         print(f"job: {into}")
 
-    _guarded(work, debug)
+    guarded(work, debug)
 
 
 @search_app.command(name="compare", epilog=EXIT_CODES)
@@ -371,7 +344,7 @@ def compare_points(
         for line in compare_lines(_search(search, overrides), a, b):
             print(line)
 
-    _guarded(work, debug)
+    guarded(work, debug)
 
 
 def _search(file: str, overrides: list[str] | None) -> SearchSpec:
@@ -388,8 +361,10 @@ def resolve(job: JobFile, overrides: Overrides = None, debug: Debug = False) -> 
     def work() -> None:
         print(resolved_yaml(load_job(job, overrides or ())), end="")
 
-    _guarded(work, debug)
+    guarded(work, debug)
 
+
+add_cluster_commands(app)
 
 if __name__ == "__main__":
     app()

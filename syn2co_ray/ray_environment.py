@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import sys
+from pathlib import Path
 
 DEFAULTS = {
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
@@ -16,6 +17,9 @@ DEFAULTS = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
 }
 
+TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+_OWN_TOKEN = secrets.token_hex(32)
+
 
 def set_defaults() -> None:
     """Set what the user has not set; a process that has imported Ray already is left alone."""
@@ -23,8 +27,26 @@ def set_defaults() -> None:
         return
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
-    if not os.environ.get("RAY_ADDRESS") and "RAY_AUTH_MODE" not in os.environ:
+    if "RAY_AUTH_MODE" in os.environ:
+        return
+    if any(os.environ.get(name) for name in TOKEN_VARIABLES):
+        # Ray itself would not look at a token that it is given unless it is also told to.
+        os.environ["RAY_AUTH_MODE"] = "token"
+    elif not os.environ.get("RAY_ADDRESS"):
         # A cluster started here is behind a token that only this process and its children know. (Left
         # to itself, Ray would write one into the home folder, which changes how later clusters start.)
-        os.environ["RAY_AUTH_MODE"] = "token"
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _OWN_TOKEN}
+
+
+def token_given() -> str | None:
+    """The token that the user gave for a cluster, found where Ray looks for it; None when there is none.
+
+    Raises:
+        OSError: the file that RAY_AUTH_TOKEN_PATH names cannot be read.
+    """
+    token = os.environ.get("RAY_AUTH_TOKEN")
+    if token and token != _OWN_TOKEN:
+        return token.strip()
+    named = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    file = Path(named) if named else Path.home() / ".ray" / "auth_token"
+    return file.read_text().strip() if named or file.is_file() else None

@@ -5,6 +5,7 @@
     ├── DataError          exit code 3 (images, labels, indexes)
     ├── StorageError       exit code 3 (buckets, credentials, paths)
     ├── ResourceError      exit code 5 (cannot be scheduled on this cluster)
+    ├── ClusterError       exit code 5 (no answer from the cluster, no right to use it, other versions there)
     ├── CheckpointError    exit code 4 (truncated, of another spec, corrupt)
     ├── TrainingError      exit code 4 (non-finite loss, failing workers)
     └── RunInterrupted     exit code 130 (stopped on request; a whole checkpoint is kept)
@@ -87,6 +88,12 @@ class StorageError(Syn2coError):
 
 class ResourceError(Syn2coError):
     """A job that the cluster at hand can never schedule."""
+
+    exit_code = 5
+
+
+class ClusterError(Syn2coError):
+    """A Ray cluster that does not answer, refuses the token, or does not have what a job needs to run."""
 
     exit_code = 5
 

@@ -45,7 +45,7 @@ def connected(*, debug: bool = False) -> Iterator[Cluster]:
     level = logging.INFO if debug else logging.ERROR
     already = ray.is_initialized()
     if not already:
-        with contextlib.nullcontext() if debug else _quiet_backend():
+        with contextlib.nullcontext() if debug else quiet_backend():
             if address:
                 ray.init(log_to_driver=debug, logging_level=level)
             else:
@@ -78,7 +78,7 @@ def connected(*, debug: bool = False) -> Iterator[Cluster]:
 
 
 @contextlib.contextmanager
-def _quiet_backend() -> Iterator[None]:
+def quiet_backend() -> Iterator[None]:
     """Ray's C++ part in this process writes no warnings about Ray Data's own doings to the terminal.
 
     It takes its level when it starts, and says so on the terminal: that line is dropped with what else it

@@ -1,0 +1,40 @@
+"""What the command's modules share: words and options that return, and how errors become exit codes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from .spec.errors import Syn2coError
+
+JobFile = Annotated[str, typer.Argument(metavar="JOB.yaml", help="The job file.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Values that replace those of the file."),
+]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and the logs of all processes.")]
+EXIT_CODES = (
+    "Exit codes: 0 done, 2 bad spec, 3 bad data or storage, 4 failed run, 5 cannot be scheduled, 130 stopped."
+)
+
+
+def guarded(call: Callable[[], Any], debug: bool) -> Any:
+    """Run a command's work; our own errors become one message and an exit code."""
+    try:
+        return call()
+    except Syn2coError as error:
+        if debug:
+            raise
+        Console(stderr=True).print(
+            f"error: {error}", highlight=False, markup=False, soft_wrap=True, style="red"
+        )
+        raise typer.Exit(error.exit_code) from None
+    except Exception as error:
+        if debug:
+            raise
+        words = f"error: {type(error).__name__}: {str(error).strip() or 'no message'} (--debug shows where)"
+        Console(stderr=True).print(words, highlight=False, markup=False, soft_wrap=True, style="red")
+        raise typer.Exit(Syn2coError.exit_code) from None

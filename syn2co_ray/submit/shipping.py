@@ -1,0 +1,116 @@
+"""What is sent to a cluster: the resolved job file, and if asked this package's code and its libraries."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+from packaging.requirements import Requirement
+
+from ..spec.errors import ClusterError
+from ..spec.identity import resolved
+from ..spec.job import JobSpec
+from ..spec.load import load_text
+from .probe import PACKAGE
+
+JOB_FILE = "job.yaml"
+ENDED = "ended with exit code "
+"""Last line of a job's log: Ray keeps no exit code of a job that it was asked to stop."""
+PLACES = frozenset({"storage", "uri", "into", "run"})
+"""Keys that always name a place."""
+PLACES_OR_NAMES = frozenset({"source", "lora", "weights"})
+"""Keys that may name a folder, and may name something else."""
+
+
+def with_absolute_paths(job: JobSpec) -> tuple[JobSpec, list[str]]:
+    """The job with its relative local paths made absolute (a cluster's nodes work in another folder).
+
+    Returns:
+        The job, and the dotted keys of the paths that were relative.
+    """
+    values = resolved(job)
+    changed = list(_made_absolute(values, ""))
+    if not changed:
+        return job, []
+    return load_text(yaml.safe_dump(values, sort_keys=False)), changed
+
+
+def _made_absolute(value: Any, where: str) -> Iterator[str]:
+    """Change nested values in place; yields the dotted keys of what was changed."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        at = f"{where}.{key}" if where else str(key)
+        if isinstance(item, dict | list):
+            yield from _made_absolute(item, at)
+        elif isinstance(item, str) and _is_relative_place(str(key), item):
+            value[key] = os.path.abspath(os.path.expanduser(item))
+            yield at
+
+
+def _is_relative_place(key: str, text: str) -> bool:
+    if "://" in text or os.path.isabs(text):
+        return False
+    return key in PLACES or (key in PLACES_OR_NAMES and Path(text).exists())
+
+
+def entrypoint() -> str:
+    """The shell command that runs the job file on the head, and leaves its exit code in the log.
+
+    The shell catches the signal that Ray sends to it as well, so that it outlives the run.
+    """
+    return (
+        f'trap : TERM INT; python -m {PACKAGE}.cli run {JOB_FILE}; code=$?; echo "{ENDED}$code"; exit $code'
+    )
+
+
+def runtime_env(
+    folder: Path, *, stop_grace_s: int, working_tree: bool = False, pip: bool = False
+) -> dict[str, Any]:
+    """Ray's description of what the job runs in.
+
+    Args:
+        folder: holds the job file; becomes the working folder of all of the job's processes.
+        stop_grace_s: seconds between SIGTERM and SIGKILL when the job is stopped; Ray's own 3 are less than
+            a checkpoint takes.
+        working_tree: send this package's code.
+        pip: install this package's libraries, in the versions that are installed here.
+    """
+    environment: dict[str, Any] = {
+        "working_dir": str(folder),
+        # Read by the process that watches over the job, which runs in this environment too.
+        "env_vars": {"RAY_JOB_STOP_SIGNAL": "SIGTERM", "RAY_JOB_STOP_WAIT_TIME_S": str(stop_grace_s)},
+    }
+    if working_tree:
+        environment["py_modules"] = [str(Path(__file__).parents[1])]
+        environment["excludes"] = ["**/__pycache__"]
+    if pip:
+        environment["pip"] = {"packages": pinned_libraries(), "pip_check": False}
+    return environment
+
+
+def pinned_libraries(
+    required: list[str] | None = None, installed: Callable[[str], str] = version
+) -> list[str]:
+    """This package's libraries as `name==version`, without Ray, which a cluster brings itself.
+
+    A build's label (`+cpu`, `+cu128`) is left out: it names a build for this machine, and any build of
+    the version that is installed on the cluster satisfies what is asked.
+
+    Raises:
+        ClusterError: this package is not installed, or one of its libraries is not.
+    """
+    try:
+        lines = (requires(PACKAGE) or []) if required is None else required
+        names = [
+            wanted.name
+            for wanted in map(Requirement, lines)
+            if wanted.marker is None or wanted.marker.evaluate({"extra": ""})
+        ]
+        return [f"{name}=={installed(name).partition('+')[0]}" for name in names if name.lower() != "ray"]
+    except PackageNotFoundError as error:
+        got = f"{error.name} is not installed here, so that its version is not known"
+        raise ClusterError("--pip", got, "", "pip install syn2co_ray here first") from None

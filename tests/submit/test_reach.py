@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from syn2co_ray.spec.identity import resolved_yaml
+from syn2co_ray.spec.load import load_job
+from syn2co_ray.spec.source import ObjectStoreSpec
+from syn2co_ray.storage import list_files, open_store
+from syn2co_ray.submit.reach import leave_mark, reach_from_node, remove_mark, sources_needed, written_places
+from tests.train.local_run import tiny_job
+
+JOBS = Path(__file__).resolve().parents[2] / "jobs"
+SOURCE = "data.train.0.uri={}"
+
+
+def test_a_place_that_is_shared_is_written_read_and_left_clean(place, tmp_path):
+    store = open_store(place, ObjectStoreSpec())
+    text = resolved_yaml(tiny_job(tmp_path, f"storage={place}"))
+    mark, errors = leave_mark(text)
+    assert errors == []
+    assert reach_from_node(text, mark) == []
+    assert [file.path for file in list_files(store)] == [mark]
+    remove_mark(text, mark)
+    assert list_files(store, missing_ok=True) == []
+
+
+def test_a_node_that_does_not_see_what_the_head_wrote_says_so(tmp_path):
+    text = resolved_yaml(tiny_job(tmp_path))
+    (error,) = reach_from_node(text, "a-mark-that-nobody-left")
+    kind, where, got, allowed, _ = json.loads(error)
+    assert kind == "StorageError"
+    assert where == str(tmp_path / "runs")
+    assert "does not see what the head has written" in got
+    assert "a path that all nodes share" in allowed
+
+
+def test_a_source_that_is_not_there_is_named(tmp_path):
+    text = resolved_yaml(tiny_job(tmp_path, SOURCE.format(tmp_path / "nothing")))
+    mark, _ = leave_mark(text)
+    (error,) = reach_from_node(text, mark)
+    assert json.loads(error)[1] == str(tmp_path / "nothing")
+
+
+def test_storage_that_cannot_be_written_is_an_error_of_the_head(tmp_path):
+    (tmp_path / "file").write_text("")
+    _, errors = leave_mark(resolved_yaml(tiny_job(tmp_path, f"storage={tmp_path / 'file'}/runs")))
+    assert json.loads(errors[0])[0] == "StorageError"
+
+
+def test_sources_that_the_job_makes_need_not_be_there(tmp_path):
+    assert list(sources_needed(tiny_job(tmp_path))) == []
+    (source, _) = next(iter(sources_needed(tiny_job(tmp_path, SOURCE.format("s3://bucket/x")))))
+    assert source.uri == "s3://bucket/x"
+    assert list(sources_needed(load_job(JOBS / "quickstart.yaml"))) == []
+
+
+def test_a_pipeline_writes_to_the_places_of_all_its_steps():
+    uris = [store.uri.rpartition("/runs")[2] for store in written_places(load_job(JOBS / "quickstart.yaml"))]
+    assert sorted(uris) == ["", "/data/generated-digits"]
