@@ -69,6 +69,38 @@ def results(
     guarded(work, debug)
 
 
+def ui(
+    storages: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[STORAGE]...", help="Folders of runs, any URI; ./runs if none."),
+    ] = None,
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: a free one.")] = 8501,
+    host: Annotated[
+        str, typer.Option("--host", help="Another than loopback's needs a token in SYN2CO_UI_TOKEN.")
+    ] = "127.0.0.1",
+    endpoint_url: Endpoint = None,
+    region: Region = None,
+    debug: Debug = False,
+) -> None:
+    """Show runs, searches and generated data sets of some storages in a browser, read only.
+
+    The list of runs with status and newest figures, curves of those under way, each run's report,
+    leaderboards, contact sheets, and the cluster that RAY_ADDRESS names. Needs `pip install
+    'syn2co_ray[ui]'`. Only this machine can reach it; from another one use `ssh -L 8501:127.0.0.1:8501`.
+
+    Example: syn2co ui runs s3://bucket/runs
+    """
+
+    def work() -> None:
+        from .spec.source import ObjectStoreSpec
+        from .submit.ui.server import serve
+
+        options = ObjectStoreSpec(endpoint_url=endpoint_url, region=region)
+        serve(storages or ["runs"], host, port, options, lambda line: print(line, flush=True))
+
+    guarded(work, debug)
+
+
 def _title(runs: list[str]) -> str:
     names = [uri.rstrip("/").rsplit("/", 1)[-1] for uri in runs]
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
@@ -77,3 +109,4 @@ def _title(runs: list[str]) -> str:
 def add_commands(app: typer.Typer) -> None:
     """Give the command its words about results."""
     app.command(epilog="Exit codes: 0 done, 3 no run there or no way to it.")(results)
+    app.command(epilog="Exit codes: 0 ended, 2 an address that is refused, 3 no such storage.")(ui)

@@ -113,7 +113,9 @@ def _telemetry(lines: Sequence[Line], suffix: str) -> Curve:
         for axes in panels[len(names) :]:
             axes.set_visible(False)
         figure.supylabel(unit, fontsize=9)
-        figure.supxlabel("step", fontsize=9)
+        for axes in panels[max(0, len(names) - columns) : len(names)]:
+            axes.set_xlabel("step")
+            axes.tick_params(labelbottom=True)
         _legend_below(figure, *panels[: len(names)])
 
     size = (12.6, 0.9 + 1.9 * rows)

@@ -16,6 +16,7 @@ from .run_files import RunFiles, load_run_files
 
 TRIALS_FOLDER, RECORDS_FOLDER = "trials", "records"
 DATASET_FILE = "dataset.json"
+"""As the rooms `search` and `generate` name them, which this one does not know."""
 DEPTH_MAX, FOLDERS_MAX = 5, 2000
 READS_AT_ONCE = 16
 Kind = Literal["run", "search", "data set"]
