@@ -177,7 +177,7 @@ def test_a_storage_that_cannot_be_listed_is_named_beside_the_others(
 
 @pytest.mark.object_store
 def test_a_storage_in_s3_is_shown_like_a_local_one(serve: Serve, storage: Path, s3_environment) -> None:
-    uri = f"{s3_environment.make_bucket('ui')}/runs"
+    uri = f"{s3_environment.make_bucket('ui-runs')}/runs"
     for path in sorted(storage.rglob("*")):
         if path.is_file():
             publish_file(store_of(uri), str(path.relative_to(storage)), path)
