@@ -91,9 +91,11 @@ class Views:
         seen = self._seen(request, "run")
         done = any(file.path == RESULTS_FILE for file in seen.place.files)
         key = ("run", seen.place.store.uri, seen.place.modified_ns)
-        page = self.cache.get(key, FINISHED_FOR_S if done else SUMMARY_FOR_S, lambda: self._report(seen))
-        policy = {"content-security-policy": STORED_PAGE_POLICY}
-        return HTMLResponse(page, headers=policy if done else {"Refresh": str(REFRESH_S)})
+        kept_s = FINISHED_FOR_S if done else SUMMARY_FOR_S
+        page, is_stored = self.cache.get(key, kept_s, lambda: self._report(seen))
+        if done or is_stored:
+            return HTMLResponse(page, headers={"content-security-policy": STORED_PAGE_POLICY})
+        return HTMLResponse(page, headers={"Refresh": str(REFRESH_S)})
 
     def compare(self, request: Request) -> Response:
         """Several runs on one page: `?run=<storage>/<path>`, once for each."""
@@ -210,16 +212,18 @@ class Views:
 
         return self.cache.get(("live", known.seen.place.store.uri), SUMMARY_FOR_S, make)
 
-    def _report(self, seen: Seen) -> str:
+    def _report(self, seen: Seen) -> tuple[str, bool]:
+        """A run's page, and whether it is the one that lies in its folder."""
         store = seen.place.store
         if metrics_bytes(store) > METRICS_BYTES_MAX:
             stored = bounded_bytes(store, "", REPORT_FILE)
             if stored is None:
                 raise HTTPException(413, "its metrics are too large for a page, and it has left no report")
-            return self._with_navigation(stored.decode(errors="replace"))
+            return self._with_navigation(stored.decode(errors="replace")), True
         files = load_run_files(store)
         with _DRAWING:
-            return self._with_navigation(render_page(files, str(files.spec.get("name") or seen.place.name)))
+            page = render_page(files, str(files.spec.get("name") or seen.place.name))
+        return self._with_navigation(page), False
 
     def _search_status(self, seen: Seen) -> str:
         results = self._json(seen, RESULTS_FILE)

@@ -9,9 +9,10 @@ import pytest
 
 from syn2co_ray.spec.errors import SpecError
 from syn2co_ray.storage import publish_file
+from syn2co_ray.submit.ui import views
 from syn2co_ray.submit.ui.server import check_address
 
-from ...report.conftest import PNG
+from ...report.conftest import PNG, RunFolder
 from .conftest import Client, Serve, basic, store_of
 
 ADDRESSES = (
@@ -173,6 +174,23 @@ def test_a_storage_that_cannot_be_listed_is_named_beside_the_others(
     page = client.ask("/").text
     assert "digits-synby-3fa9c1d2" in page
     assert "memory://nothing/there" in page
+
+
+def test_a_run_with_too_many_metrics_shows_the_report_it_has_left(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(views, "METRICS_BYTES_MAX", 1000)
+    for name in ("with-report", "without"):
+        RunFolder(tmp_path / name).write_steps(1, 40)
+        RunFolder(tmp_path / name).write("spec.yaml", "name: large")
+    stored = '<meta http-equiv="refresh" content="0; url=http://elsewhere.example"><main>as it was</main>'
+    RunFolder(tmp_path / "with-report").write("report.html", stored)
+    client = serve(str(tmp_path))
+    answer = client.ask("/run/0/with-report")
+    assert "as it was" in answer.text
+    assert answer.headers["content-security-policy"].endswith("; sandbox")
+    assert client.ask("/run/0/without").status == 413
+    assert client.ask("/compare?run=0/without").status == 413
 
 
 @pytest.mark.object_store
