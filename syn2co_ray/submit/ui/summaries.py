@@ -65,7 +65,11 @@ def summary(seen: Seen, now: float | None = None) -> Summary:
 def _summary(
     seen: Seen, spec: dict[str, Any], results: Results | None, metrics: list[FileInfo], now: float
 ) -> Summary:
-    written_s = max([seen.place.modified_ns, *(file.modified_ns or 0 for file in metrics)]) / 1e9
+    measured_ns = max((file.modified_ns or 0 for file in metrics), default=0)
+    written_s = max(seen.place.modified_ns, measured_ns) / 1e9
+    told_ns = next((file.modified_ns or 0 for file in seen.place.files if file.path == RESULTS_FILE), 0)
+    # A stopped run that was started again has results of before.
+    goes_on = results is None or (results.status != "finished" and measured_ns > told_ns)
     age_s = max(0.0, now - written_s) if written_s else None
     knn, k, at_step = _newest_knn(seen.place.store, spec, results, metrics)
     trained = _trained(results)
@@ -76,7 +80,7 @@ def _summary(
         framework=str(value_at(spec, "method.framework") or spec.get("kind") or ""),
         backbone=str(value_at(spec, "method.backbone") or ""),
         seed=str(spec.get("seed", "")),
-        status=_status(results, age_s),
+        status=_status(results, goes_on, age_s),
         note=_note(results),
         knn=f"{knn:.2f}" if knn is not None else "",
         linear=f"{linear:.2f}" if linear is not None else "",
@@ -85,10 +89,10 @@ def _summary(
     )
 
 
-def _status(results: Results | None, age_s: float | None) -> str:
-    if results is not None:
-        return results.status
-    return "under way" if age_s is not None and age_s < UNDER_WAY_S else "silent"
+def _status(results: Results | None, goes_on: bool, age_s: float | None) -> str:
+    if goes_on and age_s is not None and age_s < UNDER_WAY_S:
+        return "under way"
+    return results.status if results is not None else "silent"
 
 
 def _ago(age_s: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -33,7 +34,7 @@ from .cluster_state import SHOWN_FOR_S, cluster_state
 from .guard import STORED_PAGE_POLICY
 from .sparkline import sparkline
 from .storages import Seen, Storages, bounded_bytes
-from .summaries import METRICS_BYTES_MAX, Summary, live_curves, metrics_bytes, summary
+from .summaries import METRICS_BYTES_MAX, UNDER_WAY_S, Summary, live_curves, metrics_bytes, summary
 
 REFRESH_S = 15
 RUNS_SHOWN_MAX, LIVE_SHOWN_MAX = 300, 6
@@ -87,13 +88,13 @@ class Views:
         return HTMLResponse(page, headers={} if still or not live else {"Refresh": str(REFRESH_S)})
 
     def run(self, request: Request) -> Response:
-        """A run's report from what its folder holds now; it follows a run that has no results yet."""
+        """A run's report from what its folder holds now; it follows a run that is under way."""
         seen = self._seen(request, "run")
-        done = any(file.path == RESULTS_FILE for file in seen.place.files)
+        known = self._summary(seen)
         key = ("run", seen.place.store.uri, seen.place.modified_ns)
-        kept_s = FINISHED_FOR_S if done else SUMMARY_FOR_S
+        kept_s = FINISHED_FOR_S if known.status == "finished" else SUMMARY_FOR_S
         page, is_stored = self.cache.get(key, kept_s, lambda: self._report(seen))
-        if done or is_stored:
+        if is_stored or not known.is_under_way:
             return HTMLResponse(page, headers={"content-security-policy": STORED_PAGE_POLICY})
         return HTMLResponse(page, headers={"Refresh": str(REFRESH_S)})
 
@@ -198,9 +199,12 @@ class Views:
         return Seen(number, place)
 
     def _summary(self, seen: Seen) -> Summary:
-        done = any(file.path == RESULTS_FILE for file in seen.place.files)
+        """A run's line; one that is finished stays as it is, any other may go on."""
         key = ("summary", seen.place.store.uri, seen.place.modified_ns)
-        return self.cache.get(key, FINISHED_FOR_S if done else SUMMARY_FOR_S, lambda: summary(seen))
+        known = self.cache.get(key, FINISHED_FOR_S, lambda: summary(seen))
+        if known.status == "finished":
+            return known
+        return self.cache.get((*key, "unfinished"), SUMMARY_FOR_S, lambda: summary(seen))
 
     def _sparklines(self, known: Summary) -> tuple[Markup, Markup, str]:
         """Loss, k-NN, and the newest loss in words."""
@@ -227,7 +231,9 @@ class Views:
 
     def _search_status(self, seen: Seen) -> str:
         results = self._json(seen, RESULTS_FILE)
-        return str(results.get("status", "unknown")) if results else "under way"
+        if results:
+            return str(results.get("status", "unknown"))
+        return "under way" if time.time() - seen.place.modified_ns / 1e9 < UNDER_WAY_S else "silent"
 
     def _data_set(self, seen: Seen) -> dict[str, Any]:
         """Name, images asked for, shards there, and what its manifest counts once it is whole."""
