@@ -52,6 +52,7 @@ def _counts(counts: tuple[int, ...]) -> dict[str, int]:
 _DEIT_S, _SWIN_T, _R50 = "deit_small_patch16_224", "swin_tiny_patch4_window7_224", "resnet50"
 _MOBY = {"method.drop_path_online": 0.2}
 _SYNBY = {"method.drop_path_online": 0.1, "method.negatives.hardest": 256, **_counts((128,) * 6)}
+_SYNBY_CODE = {"method.compat": "synco_v2", "method.backbone_options.num_heads": 12}
 _SYNCO = {"method.negatives.hardest": 1024, **_counts((256, 256, 256, 64, 64, 64))}
 _CODE = "a later run of SynCo-v2's code (github.com/giakoumoglou/synco-v2)"
 _MOBY_TABLE = "arXiv 2105.04553, its table of other methods"
@@ -61,6 +62,7 @@ PUBLISHED = (
     Published("moby", _SWIN_T, 300, "75.0 to 75.3", "arXiv 2509.02024, 2105.04553", "67.8", _CODE, _MOBY),
     Published("synby", _DEIT_S, 300, "73.0", "arXiv 2509.02024", "71.0", _CODE, _SYNBY),
     Published("synby", _SWIN_T, 300, "75.2", "arXiv 2509.02024", "69.3", _CODE, _SYNBY),
+    Published("synby", "vit_small_patch16_224", 300, "73.1", _CODE, "71.0", _CODE, _SYNBY_CODE),
     Published("moco_v3", _DEIT_S, 300, "72.5", _MOBY_TABLE),
     Published("dino", _DEIT_S, 300, "72.5", _MOBY_TABLE, settings={"augment.local_views": 0}),
     Published("synco", _R50, 200, "67.9 to 68.1", "arXiv 2410.02401", settings=_SYNCO),
@@ -78,12 +80,14 @@ def published_for(spec: Mapping[str, Any], train_images: int | None) -> Publishe
     """
     if train_images != IMAGENET_1K_IMAGES or value_at(spec, "augment.image_size") != IMAGE_SIZE:
         return None
-    if value_at(spec, "method.compat") is not None:
+    sources = value_at(spec, "data.train")
+    if not isinstance(sources, list) or any(value_at(source, "origin") != "real" for source in sources):
         return None
     for entry in PUBLISHED:
         wanted = {
             "method.framework": entry.framework,
             "method.backbone": entry.backbone,
+            "method.compat": None,
             "train.epochs": entry.epochs,
             **entry.settings,
         }

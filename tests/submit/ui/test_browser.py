@@ -62,4 +62,4 @@ def test_a_page_is_drawn_in_light_and_in_dark(client: Client, tmp_path: Path, pa
     assert light[0, 0].min() > 230
     assert dark[0, 0].max() < 40
     for pixels in (light, dark):
-        assert 0.01 < float((np.abs(pixels.astype(int) - pixels[0, 0]).max(axis=2) > 60).mean()) < 0.9
+        assert 0.002 < float((np.abs(pixels.astype(int) - pixels[0, 0]).max(axis=2) > 60).mean()) < 0.9
