@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 
 from .cli_cluster import add_commands as add_cluster_commands
+from .cli_results import add_commands as add_results_commands
 from .cli_shared import EXIT_CODES, Debug, JobFile, Overrides, guarded
 from .spec.errors import Fault, SpecError
 from .spec.generate import GenerateSpec
@@ -365,6 +366,7 @@ def resolve(job: JobFile, overrides: Overrides = None, debug: Debug = False) -> 
 
 
 add_cluster_commands(app)
+add_results_commands(app)
 
 if __name__ == "__main__":
     app()

@@ -1,21 +1,16 @@
-"""Curves of a run as SVG, drawn without a display and without matplotlib's global state.
-
-Long runs are drawn from bins, so that a page stays small: a band shows each bin's smallest and largest
-value, a line its mean. Values that are missing or not finite leave a gap.
-"""
+"""Curves of a run as SVG, drawn without a display and without matplotlib's global state."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .run_files import EvalRecord, ResultRow, StepRecord
+from .series import POINTS_MAX, floats, line, moving_mean, raw_line, steps_and
 from .svg import COLOURS, INK, Curve, curve, legend_beside, log_if_wide
 
-POINTS_MAX = 800
 _FIXED_COLOURS = {"positive": INK, "queue": "#8c8c8c"}
 
 
@@ -60,12 +55,12 @@ def _loss(steps: Sequence[StepRecord]) -> Curve:
     caption = "raw (pale) and moving mean over 2 % of the steps"
     if skipped:
         caption += f"; {len(skipped)} skipped steps (not finite) are marked below"
-    x, y = _steps_and(steps, "loss")
+    x, y = steps_and(steps, "loss")
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        _raw(axes, x, y, COLOURS[0])
-        _line(axes, x, _moving_mean(y), COLOURS[0])
+        raw_line(axes, x, y, COLOURS[0])
+        line(axes, x, moving_mean(y), COLOURS[0])
         if skipped:
             marks = _thinned(np.array(skipped, dtype=float))
             axes.plot(
@@ -84,8 +79,8 @@ def _knn(evals: Sequence[EvalRecord], rows: Sequence[ResultRow]) -> Curve:
         by_epoch = all(record.epoch is not None for record in evals)
         x = [record.epoch if by_epoch else record.step for record in evals]
         for k, colour in zip(ks, _cycled(len(ks)), strict=True):
-            y = _floats([record.knn.get(k) for record in evals])
-            axes.plot(_floats(x), y, "o-", markersize=3, linewidth=1.4, color=colour, label=f"k = {k}")
+            y = floats([record.knn.get(k) for record in evals])
+            axes.plot(floats(x), y, "o-", markersize=3, linewidth=1.4, color=colour, label=f"k = {k}")
         for row, dash in zip(_baselines(rows, ks[0]), ("--", ":"), strict=False):
             label = f"{row.features}, k = {ks[0]}"
             axes.axhline(
@@ -102,12 +97,12 @@ def _baselines(rows: Sequence[ResultRow], k: int) -> list[ResultRow]:
 
 
 def _noisy(steps: Sequence[StepRecord], title: str, name: str, unit: str, caption: str) -> Curve:
-    x, y = _steps_and(steps, name)
+    x, y = steps_and(steps, name)
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        _raw(axes, x, y, COLOURS[2])
-        _line(axes, x, _moving_mean(y), COLOURS[2])
+        raw_line(axes, x, y, COLOURS[2])
+        line(axes, x, moving_mean(y), COLOURS[2])
         log_if_wide(axes, y)
         axes.set(xlabel="step", ylabel=unit)
 
@@ -116,14 +111,14 @@ def _noisy(steps: Sequence[StepRecord], title: str, name: str, unit: str, captio
 
 def _stacked(steps: Sequence[StepRecord], title: str, *fields: tuple[str, str], raw: bool = False) -> Curve:
     """One panel above the other on a shared axis of steps."""
-    series = [(label, *_steps_and(steps, name)) for name, label in fields]
+    series = [(label, *steps_and(steps, name)) for name, label in fields]
 
     def draw(figure: Figure) -> None:
         panels = figure.subplots(len(series), sharex=True)
         for axes, (label, x, y), colour in zip(panels, series, COLOURS, strict=False):
             if raw:
-                _raw(axes, x, y, colour)
-            _line(axes, x, _moving_mean(y) if raw else y, colour)
+                raw_line(axes, x, y, colour)
+            line(axes, x, moving_mean(y) if raw else y, colour)
             axes.set_ylabel(label)
         panels[-1].set_xlabel("step")
         figure.align_ylabels()
@@ -141,7 +136,7 @@ def _embeddings(steps: Sequence[StepRecord]) -> Curve:
     def draw(figure: Figure) -> None:
         panels = figure.subplots(len(names), sharex=True)
         for axes, name, colour in zip(panels, names, COLOURS, strict=False):
-            _line(axes, x, _floats([record.stats.get(f"embedding/{name}") for record in looked]), colour)
+            line(axes, x, floats([record.stats.get(f"embedding/{name}") for record in looked]), colour)
             axes.set_ylabel(name)
         panels[-1].set_xlabel("step")
         figure.align_ylabels()
@@ -163,73 +158,15 @@ def _stats(steps: Sequence[StepRecord], title: str, suffix: str, caption: str) -
         for name in names:
             looked = [record for record in steps if name in record.stats]
             x = np.array([record.step for record in looked], dtype=float)
-            y = _floats([record.stats[name] for record in looked])
+            y = floats([record.stats[name] for record in looked])
             label = name.removesuffix(f"/{suffix}").removeprefix("negatives/")
-            _line(axes, x, _moving_mean(y), _FIXED_COLOURS.get(label) or next(kinds), label)
+            line(axes, x, moving_mean(y), _FIXED_COLOURS.get(label) or next(kinds), label)
         if suffix == "mass":
             log_if_wide(axes, np.concatenate([line.get_ydata() for line in axes.lines]), wide=5)
         axes.set(xlabel="step", ylabel="cosine" if suffix == "logit" else "share")
         legend_beside(axes)
 
     return curve(title, caption, draw if names else None)
-
-
-def _steps_and(steps: Sequence[StepRecord], name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Steps and values of one field, float64; empty when no step has a value."""
-    x = np.array([record.step for record in steps], dtype=float)
-    y = _floats([getattr(record, name) for record in steps])
-    return (x, y) if np.isfinite(y).any() else (x[:0], y[:0])
-
-
-def _floats(values: Sequence[float | int | None]) -> np.ndarray:
-    """float64 with NaN for what is missing or infinite."""
-    array = np.array([np.nan if value is None else value for value in values], dtype=float)
-    array[~np.isfinite(array)] = np.nan
-    return array
-
-
-def _moving_mean(y: np.ndarray) -> np.ndarray:
-    """Centred mean over 2 % of the values, gaps left out; a gap stays a gap."""
-    half = len(y) // 100
-    known = np.isfinite(y)
-    first = np.maximum(np.arange(len(y)) - half, 0)
-    end = np.minimum(np.arange(len(y)) + half + 1, len(y))
-
-    def window_sums(values: np.ndarray) -> np.ndarray:
-        sums = np.concatenate([[0.0], np.cumsum(values)])
-        return sums[end] - sums[first]
-
-    counts = window_sums(known.astype(float))
-    return np.where(known, window_sums(np.where(known, y, 0.0)) / np.maximum(counts, 1), np.nan)
-
-
-def _line(axes: Axes, x: np.ndarray, y: np.ndarray, colour: str, label: str | None = None) -> None:
-    x, _, mean, _ = _binned(x, y)
-    axes.plot(x, mean, color=colour, linewidth=1.4, label=label)
-
-
-def _raw(axes: Axes, x: np.ndarray, y: np.ndarray, colour: str) -> None:
-    if len(x) <= POINTS_MAX:
-        axes.plot(x, y, color=colour, linewidth=0.7, alpha=0.35)
-        return
-    x, low, _, high = _binned(x, y)
-    axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
-
-
-def _binned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """At most POINTS_MAX bins of equally many values: mean x; smallest, mean, largest y (NaN if all are)."""
-    if len(x) <= POINTS_MAX:
-        return x, y, y, y
-    edges = np.linspace(0, len(x), POINTS_MAX + 1).astype(int)[:-1]
-    known = np.isfinite(y)
-    sizes = np.diff(np.append(edges, len(x)))
-    counts = np.add.reduceat(known.astype(float), edges)
-    empty = counts == 0
-    low = np.minimum.reduceat(np.where(known, y, np.inf), edges)
-    high = np.maximum.reduceat(np.where(known, y, -np.inf), edges)
-    mean = np.add.reduceat(np.where(known, y, 0.0), edges) / np.maximum(counts, 1)
-    low[empty] = mean[empty] = high[empty] = np.nan
-    return np.add.reduceat(x, edges) / sizes, low, mean, high
 
 
 def _thinned(values: np.ndarray) -> np.ndarray:

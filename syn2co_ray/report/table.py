@@ -48,12 +48,12 @@ def joint_lines(results: Mapping[str, dict[str, Any]]) -> list[str]:
     return aligned(table_cells([*baselines, *trained]))
 
 
-def aligned(cells: list[list[str]]) -> list[str]:
-    """Rows of equal length as lines: the first column to the left, the others to the right."""
+def aligned(cells: list[list[str]], left: int = 1) -> list[str]:
+    """Rows of equal length as lines: the first `left` columns to the left, the others to the right."""
     widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
     return [
         "  ".join(
-            cell.rjust(width) if position else cell.ljust(width)
+            cell.rjust(width) if position >= left else cell.ljust(width)
             for position, (cell, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
         for line in cells

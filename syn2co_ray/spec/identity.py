@@ -36,8 +36,13 @@ def spec_hash(spec: BaseModel) -> str:
     may be resumed with other resources and stays the same run. So are fields that are null: a later
     version may add optional ones.
     """
-    canonical = json.dumps(_identity(spec), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()
+    return hashlib.sha256(_canonical(_identity(spec))).hexdigest()
+
+
+def hash_but_seed(spec: BaseModel) -> str:
+    """As `spec_hash`, without seed and name: trainings that have it in common are repeats of one another."""
+    values = {name: value for name, value in _identity(spec).items() if name not in ("seed", "name")}
+    return hashlib.sha256(_canonical(values)).hexdigest()
 
 
 def run_name(spec: FolderJobSpec | GenerateSpec | SearchSpec) -> str:
@@ -92,6 +97,10 @@ def _schema_of(model: type[BaseModel]) -> dict[str, Any]:
     # What a file with a base leaves out may be in that base.
     schema["anyOf"] = [{"required": [BASE]}, {"required": schema.pop("required")}]
     return schema
+
+
+def _canonical(values: Any) -> bytes:
+    return json.dumps(values, sort_keys=True, separators=(",", ":")).encode()
 
 
 def _execution_only(info: FieldInfo) -> bool:

@@ -5,7 +5,7 @@ All of them raise one set of errors.
 open_store("s3://bucket/runs", options)     where things are; cheap, picklable
 publish_bytes / publish_file                a name appears with all of its bytes, or not at all
 local_cache                                 bytes kept on a node's disk, up to a size
-read_bytes / read_from / list_files / exists / delete / delete_folder
+read_bytes / read_from / list_files / list_level / exists / delete / delete_folder
                                             with bounded retries and errors a user can act on
 """
 
@@ -17,6 +17,7 @@ from .publish import (
     delete_folder,
     exists,
     list_files,
+    list_level,
     publish_bytes,
     publish_file,
     read_bytes,
@@ -32,6 +33,7 @@ __all__ = [
     "delete_folder",
     "exists",
     "list_files",
+    "list_level",
     "local_cache",
     "open_store",
     "publish_bytes",

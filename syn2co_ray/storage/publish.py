@@ -113,6 +113,34 @@ def list_files(store: Store, recursive: bool = True, missing_ok: bool = False) -
     return sorted(files, key=lambda file: file.path)
 
 
+def list_level(store: Store) -> tuple[list[FileInfo], list[str]]:
+    """Files right below `store`, and names of its folders, both sorted; nothing of what is further below.
+
+    A missing or empty folder or prefix has neither.
+
+    Raises:
+        StorageError: no such bucket, no access.
+    """
+    selector = fs.FileSelector(store.path, recursive=False)
+
+    def entries_below() -> list[fs.FileInfo]:
+        try:
+            return store.filesystem.get_file_info(selector)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    entries = with_retries(entries_below, what=f"list {store.uri}")
+    prefix = store.path.strip("/") + "/"
+    files, folders = [], []
+    for entry in entries:
+        name = entry.path.strip("/").removeprefix(prefix)
+        if entry.type == fs.FileType.Directory:
+            folders.append(name)
+        elif entry.type == fs.FileType.File and not name.endswith(PARTIAL_SUFFIX):
+            files.append(FileInfo(name, entry.size, entry.mtime_ns))
+    return sorted(files, key=lambda file: file.path), sorted(folders)
+
+
 def exists(store: Store, name: str) -> bool:
     """Whether the file `name` (not a folder) is below `store`."""
     return _type_of(store.child(name)) == fs.FileType.File

@@ -8,8 +8,10 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
-from syn2co_ray.report.plots import POINTS_MAX, Curve, _binned, _moving_mean, run_curves
+from syn2co_ray.report.plots import run_curves
 from syn2co_ray.report.run_files import EvalRecord, ResultRow, StepRecord
+from syn2co_ray.report.series import POINTS_MAX, binned, moving_mean
+from syn2co_ray.report.svg import Curve
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -115,7 +117,7 @@ def test_bins_keep_spikes_means_and_gaps():
     y = generator.normal(size=10_000)
     y[1234] = 99.0
     y[5000:5100] = np.nan
-    bin_x, low, mean, high = _binned(x, y)
+    bin_x, low, mean, high = binned(x, y)
     assert len(bin_x) == POINTS_MAX
     assert np.nanmax(high) == 99.0
     assert np.nanmin(low) == np.nanmin(y)
@@ -135,4 +137,4 @@ def test_moving_mean_equals_a_plain_loop_and_leaves_gaps():
     expected = [
         np.nan if np.isnan(y[i]) else np.nanmean(y[max(0, i - half) : i + half + 1]) for i in range(len(y))
     ]
-    np.testing.assert_allclose(_moving_mean(y), expected)
+    np.testing.assert_allclose(moving_mean(y), expected)

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from syn2co_ray.spec.identity import json_schema, resolved_yaml, run_name, spec_hash
+from syn2co_ray.spec.identity import hash_but_seed, json_schema, resolved_yaml, run_name, spec_hash
 from syn2co_ray.spec.job import JOB_KINDS
 from syn2co_ray.spec.load import load_text
 
@@ -29,6 +29,12 @@ def test_how_a_job_is_executed_does_not_change_its_identity(override):
 )  # fmt: skip
 def test_what_is_computed_does(override):
     assert spec_hash(load_text(MINIMAL, [override])) != spec_hash(load_text(MINIMAL))
+
+
+def test_repeats_differ_in_seed_and_name_alone():
+    first = hash_but_seed(load_text(MINIMAL))
+    assert hash_but_seed(load_text(MINIMAL, ["seed=2", "name=again", "storage=s3://b/runs"])) == first
+    assert hash_but_seed(load_text(MINIMAL, ["train.epochs=11"])) != first
 
 
 def test_resolved_yaml_is_a_job_file_of_the_same_run():

@@ -20,6 +20,7 @@ from syn2co_ray.storage import (
     exists,
     filesystem,
     list_files,
+    list_level,
     open_store,
     publish,
     publish_bytes,
@@ -230,3 +231,14 @@ def test_uploader_killed_in_the_middle_publishes_nothing(s3_environment) -> None
         writer.wait(timeout=30)
         proxy.close()
     assert list_files(open_store("s3://killed", OPTIONS), missing_ok=True) == []
+
+
+def test_a_level_has_its_files_and_folders_and_nothing_below(place: str) -> None:
+    store = open_store(place, OPTIONS)
+    assert list_level(store.child("nothing")) == ([], [])
+    for name in ("b.txt", "a.txt", "folder/c.txt", "folder/deeper/d.txt", "other/e.txt"):
+        publish_bytes(store, name, name.encode())
+    files, folders = list_level(store)
+    assert files == [FileInfo("a.txt", 5), FileInfo("b.txt", 5)]
+    assert folders == ["folder", "other"]
+    assert list_level(store.child("folder")) == ([FileInfo("c.txt", 12)], ["deeper"])

@@ -1,0 +1,1 @@
+"""Pages for people: what runs, searches and data sets there are in some storages. Read only."""
