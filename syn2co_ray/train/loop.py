@@ -34,6 +34,17 @@ from .wish import Wish
 COLLAPSED_LOOKS_BEFORE_WARNING = 3
 """Looks in a row at the embeddings (each some steps apart) that must agree: one batch can be odd."""
 
+WATCHED_TOTALS = (
+    "steps",
+    "images",
+    "step_seconds",
+    "data_wait_seconds",
+    "checkpoint_seconds",
+    "skipped_steps",
+    "quarantined_images",
+)
+"""Keys of `totals` in what the loop shows."""
+
 Evaluate = Callable[[Method, TrainContext], dict[str, Any] | None]
 """Measures the online encoder on all ranks; the figures come back on rank 0."""
 
@@ -86,6 +97,9 @@ class TrainLoop:
         self._collapsed_looks = 0
         # Over all starts of the run, without the first step of each: it waits for the stream to fill.
         self.clock = {"steps": 0.0, "busy_s": 0.0, "waited_s": 0.0, "checkpoint_s": 0.0}
+        # Of this start alone, for those who watch: how much of each there was so far.
+        self.totals = dict.fromkeys(WATCHED_TOTALS, 0.0)
+        self._newest_stats: dict[str, float] = {}
         self._stream_clock, self._fetched_s = StreamClock(), 0.0
         self._started = False
         self.uploads = Uploads()
@@ -196,6 +210,7 @@ class TrainLoop:
             return
         for entry in (entry for entries in self.context.gathered(batch.quarantined) for entry in entries):
             self.quarantined_images += 1
+            self.totals["quarantined_images"] += 1
             self.quarantined.setdefault(entry["key"], {**entry, "step": self.step})
         share, limit = self.quarantined_images / self.images_seen, self.job.data.quarantine_share_max
         if share > limit and self.images_seen >= MIN_IMAGES_BEFORE_STOPPING:
@@ -226,8 +241,16 @@ class TrainLoop:
         if self.is_first:
             row = self._metrics_row(outcome, step_time_s, waited_s)
             self.metrics.append(row)
+            self._newest_stats |= row["stats"]
+            self._count_totals(outcome, step_time_s, waited_s)
             self.context.show(
-                {**row, "total_steps": self.trainer.total_steps, "epochs": self.job.train.epochs}
+                {
+                    **row,
+                    "stats": self._newest_stats,
+                    "totals": self.totals,
+                    "total_steps": self.trainer.total_steps,
+                    "epochs": self.job.train.epochs,
+                }
             )
         if self.skipped_in_a_row > self.job.train.nonfinite_steps_max:
             self._write_metrics(self.metrics)
@@ -238,6 +261,13 @@ class TrainLoop:
                 "the newest checkpoint in the run folder is good; lower train.optimizer.learning_rate_base "
                 "or lengthen the warm-up",
             )
+
+    def _count_totals(self, outcome: StepOutcome, step_time_s: float, waited_s: float) -> None:
+        self.totals["steps"] += 1
+        self.totals["images"] += self.job.train.images_per_step_global
+        self.totals["step_seconds"] += step_time_s
+        self.totals["data_wait_seconds"] += waited_s
+        self.totals["skipped_steps"] += outcome.skipped
 
     def _warn_of_collapse(self, outcome: StepOutcome) -> None:
         """Say once, while there is time, that the embeddings of this rank's images have become alike."""
@@ -314,7 +344,9 @@ class TrainLoop:
 
         self.uploads.start(publish)
         self._newest_checkpoint, self._checkpointed_at = step, time.monotonic()
-        self.clock["checkpoint_s"] += time.perf_counter() - started
+        stood_still_s = time.perf_counter() - started
+        self.clock["checkpoint_s"] += stood_still_s
+        self.totals["checkpoint_seconds"] += stood_still_s
 
     def _write_metrics(self, rows: list[dict[str, Any]]) -> None:
         if self.is_first and rows:
