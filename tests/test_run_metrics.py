@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +38,10 @@ def exported() -> Exported:
 
 
 @pytest.fixture
-def training(exported: Exported) -> Iterator[TrainingMetrics]:
+def training(exported: Exported) -> TrainingMetrics:
     metrics = TrainingMetrics("r-1", "synby", exported)
     metrics.began(1000.0)
-    yield metrics
+    return metrics
 
 
 def row(step: int, *, loss: float = 2.0, stats: dict[str, float] | None = None, **totals: float) -> Any:

@@ -8,6 +8,7 @@ SAMPLES_FILE = "samples.png"
 QUARANTINE_FILE = "quarantine.jsonl"
 REPORT_FILE = "report.html"
 METRICS_FOLDER = "metrics"
+LOGS_FOLDER = "logs"
 
 
 def steps_file(first_step: int) -> str:

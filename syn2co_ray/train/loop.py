@@ -6,6 +6,7 @@ after it (loss), through a CPU group, so that all of them always leave the loop 
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +31,8 @@ from .stream_clock import StreamClock
 from .trainer import StepOutcome, StepTrainer
 from .uploads import Uploads
 from .wish import Wish
+
+_log = logging.getLogger(__name__)
 
 COLLAPSED_LOOKS_BEFORE_WARNING = 3
 """Looks in a row at the embeddings (each some steps apart) that must agree: one batch can be odd."""
@@ -114,6 +117,9 @@ class TrainLoop:
     def run_to_end(self) -> LoopOutcome:
         """Train; every return and every error leaves the newest good checkpoint in the run folder."""
         self._resume()
+        if self.is_first:
+            for note in self.notes:
+                _log.info(note)
         try:
             status = self._train()
         finally:
@@ -211,6 +217,8 @@ class TrainLoop:
         for entry in (entry for entries in self.context.gathered(batch.quarantined) for entry in entries):
             self.quarantined_images += 1
             self.totals["quarantined_images"] += 1
+            if self.is_first:
+                _log.warning("image %s cannot be read: %s", entry["key"], entry["reason"])
             self.quarantined.setdefault(entry["key"], {**entry, "step": self.step})
         share, limit = self.quarantined_images / self.images_seen, self.job.data.quarantine_share_max
         if share > limit and self.images_seen >= MIN_IMAGES_BEFORE_STOPPING:
@@ -231,6 +239,8 @@ class TrainLoop:
             self.skipped_in_a_row = 0
         else:
             self.skipped_in_a_row += 1
+            if self.is_first:
+                _log.warning("loss or gradient is not finite: the step changed nothing")
         if self._started:
             self.clock["steps"] += 1
             self.clock["busy_s"] += step_time_s
@@ -280,6 +290,7 @@ class TrainLoop:
                 f"the encoder has collapsed at step {self.step}: embedding/spread is {float(spread):.3f}, "
                 f"expected above {SPREAD_MIN}; next: stop, lower the learning rate or lengthen the warm-up"
             )
+            _log.warning(self.warnings[-1])
             self.context.show({"warning": self.warnings[-1]})
 
     def _metrics_row(self, outcome: StepOutcome, step_time_s: float, waited_s: float) -> dict[str, Any]:
@@ -311,6 +322,7 @@ class TrainLoop:
             if figures is not None:
                 row = {"step": self.step, "epoch": epochs_done, **figures}
                 self.run.write_json(eval_file(self.step), row)
+                _log.info("k-NN top-1 in percent, by k: %s", figures.get("knn"))
                 self.context.show({"evaluation": row})
 
     def _checkpoint(self) -> None:
@@ -340,6 +352,7 @@ class TrainLoop:
             self._write_metrics(metrics)
             self._write_quarantine(quarantine)
             save_checkpoint(self.run.store, checkpoint, self.job.train.checkpoint.keep)
+            _log.info("checkpoint of step %d published", step)
             self.context.show({"checkpoint": step})
 
         self.uploads.start(publish)
