@@ -3,8 +3,8 @@
 Ray exports them on each node's metrics port as `ray_<name>`, with the labels `run` and `framework` and its
 own (`SessionName`, `NodeAddress`, ...). They are set in processes that live as long as the run and do not
 train: the board (training), the generator of a live source, the driver (`kind: generate`). So training never
-waits for them, and a run that is gone is silent: Ray drops a gauge 20 s after its process died; a counter
-stays, and counts no more.
+waits for them, and a run that is gone is silent: Ray exports a gauge for 20 s after it was set, so gauges are
+set again while the run goes on; a counter stays, and counts no more.
 
 Times are exported as Unix seconds, not as ages: an age that nobody refreshes would stand still.
 """
@@ -12,6 +12,7 @@ Times are exported as Unix seconds, not as ages: an age that nobody refreshes wo
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -66,6 +67,8 @@ METRICS = (
 )
 """All metrics; dashboard and alert rules in `cluster/watch` use these alone."""
 
+SET_AGAIN_EVERY_S = 5.0
+
 NEGATIVES = "negatives/"
 """Begins telemetry of synthesized negatives (negatives/<kind>/<figure>); the queue's is queue/<figure>."""
 
@@ -84,11 +87,17 @@ class RunMetrics:
         self.instruments = ray_instruments() if instruments is None else instruments
         self.labels = {"run": run, "framework": framework}
         self._totals: dict[str, float] = {}
+        self._gauges: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
+        self._mutex, self._ended = threading.Lock(), threading.Event()
+        if instruments is None:
+            threading.Thread(target=self._set_again, name="metrics", daemon=True).start()
 
     def set(self, name: str, value: float | None, **labels: str) -> None:
         """Set a gauge; what is not finite (or None) leaves it as it is."""
         if value is not None and math.isfinite(value):
-            self.instruments[name].add(float(value), self.labels | labels)
+            with self._mutex:
+                self._gauges[name, tuple(labels.items())] = float(value)
+                self.instruments[name].add(float(value), self.labels | labels)
 
     def count(self, name: str, by: float = 0.0, **labels: str) -> None:
         """Count; 0 makes a series known, so that its first event is an increase."""
@@ -102,6 +111,16 @@ class RunMetrics:
     def totals_begin_anew(self) -> None:
         """Running totals start again from 0: other workers report them."""
         self._totals.clear()
+
+    def end(self) -> None:
+        """The run is over: its gauges are set no more."""
+        self._ended.set()
+
+    def _set_again(self) -> None:
+        while not self._ended.wait(SET_AGAIN_EVERY_S):
+            with self._mutex:
+                for (name, labels), value in self._gauges.items():
+                    self.instruments[name].add(value, self.labels | dict(labels))
 
 
 class TrainingMetrics(RunMetrics):

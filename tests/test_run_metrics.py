@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +110,26 @@ def test_accuracy_is_a_ratio_and_a_checkpoint_a_time(exported, training) -> None
     training.checkpointed(1234.0)
     assert exported.at("syn2co_knn_top1_ratio", k="10") == 0.85
     assert exported.at("syn2co_checkpoint_timestamp_seconds") == 1234.0
+
+
+def test_gauges_are_set_again_until_the_run_ends_and_counters_are_not(
+    exported, training, monkeypatch
+) -> None:
+    monkeypatch.setattr("syn2co_ray.run_metrics.SET_AGAIN_EVERY_S", 0.01)
+    training.restarted()
+    training.stepped(row(5), 1001.0)
+    for name in ("syn2co_loss", "syn2co_restarts_total"):
+        exported[name].values.clear()  # as Ray does with a gauge after 20 s
+    again = threading.Thread(target=training._set_again)
+    again.start()
+    until = time.monotonic() + 10
+    while exported.at("syn2co_loss") is None and time.monotonic() < until:
+        again.join(0.01)
+    training.end()
+    again.join(10)
+    assert not again.is_alive()
+    assert exported.at("syn2co_loss") == 2.0
+    assert exported.at("syn2co_restarts_total") is None
 
 
 def test_generated_and_refused_images_are_counted_by_reason(exported) -> None:

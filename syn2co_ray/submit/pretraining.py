@@ -48,6 +48,7 @@ def train(
         run = PretrainRun(prepared.job, prepared.run, stream, room, worker, extra=prepared.evaluation)
         started = time.time()
         run.start()
+        stack.callback(run.end)
         sheet = first_views(prepared)
         if sheet is not None:
             publish_bytes(prepared.run.store, VIEWS_FILE, sheet)

@@ -67,6 +67,10 @@ class Board:
             if self.starts and self.starts[-1]["first_step_at"] is None:
                 self.starts[-1] |= {"first_step_at": self.progress_at, "workers": progress["workers"]}
 
+    def end(self) -> None:
+        """The run is over."""
+        self.metrics.end()
+
     def mark(self, name: str, at_unix_s: float) -> None:
         """When a stage of the start-up ended, the first time it did."""
         self.marks.setdefault(name, at_unix_s)

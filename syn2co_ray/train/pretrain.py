@@ -97,6 +97,10 @@ class PretrainRun:
             raise self._answer["error"]
         return self._answer
 
+    def end(self) -> None:
+        """Export the run's metrics no longer."""
+        self.board.end.remote()
+
     def _fit(self) -> None:
         # Ray Train's controller, on this node, keeps notes that nobody reads: our checkpoints continue.
         # In the run's storage they would be written without our patience with stores that fail.
