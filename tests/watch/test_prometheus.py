@@ -126,7 +126,8 @@ def cluster(tmp_path: Path) -> Iterator[tuple[dict[str, str], Path]]:
     environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_metrics_report_interval_ms": "1000",
                    "AWS_SECRET_ACCESS_KEY": SECRET}  # fmt: skip
     words = ["--head", f"--port={head}", "--num-cpus=2", "--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1",
-             f"--dashboard-port={free_port()}", f"--temp-dir={temp}", "--object-store-memory=200000000", "--block"]  # fmt: skip
+             f"--dashboard-port={free_port()}", "--ray-client-server-port=0", f"--temp-dir={temp}",
+             "--object-store-memory=200000000", "--block"]  # fmt: skip
     try:
         with running(ray, "start", *words, log=tmp_path / "ray.log", env=environment):
             targets = temp / "prom_metrics_service_discovery.json"
@@ -184,7 +185,6 @@ def test_prometheus_reads_a_run_and_is_told_nothing_when_it_is_gone(
         *words,
         "data.reader_cpus_each=0.3",
     ]
-    # Everything that is not about what a tiny run never meets: unreadable images, a loss that is not finite, ...
     expected = {f"ray_{metric.name}" for metric in METRICS}
     seen: dict[str, dict[str, float]] = {}
     answers: dict[str, dict[str, float]] = {}
