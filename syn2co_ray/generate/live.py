@@ -7,6 +7,7 @@ is past. All it knows is in the store: when it starts anew, it goes on from ther
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,6 +16,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
+from ..run_metrics import GenerationMetrics
 from ..spec.errors import Syn2coError, TrainingError, error_to_json
 from ..spec.generate import GenerateSpec
 from ..spec.live import LiveSpec
@@ -44,6 +46,8 @@ class LiveJob:
         about: plain values for the shards' metadata.
         cpus_for_training, gpus_for_training: what generating actors above the fewest leave alone.
         shared: where the trials of a search leave shards for one another.
+        run: the training's name, and
+        framework: its framework, for metrics.
     """
 
     live: LiveSpec
@@ -54,6 +58,8 @@ class LiveJob:
     about: dict[str, Any]
     cpus_for_training: float
     gpus_for_training: float
+    run: str
+    framework: str
     shared: Store | None = None
 
 
@@ -92,6 +98,8 @@ class LiveGenerator:
         self.position: int | None = None
         self.error = ""
         self.ended = False
+        self.metrics = GenerationMetrics(task.run, task.framework)
+        self.metrics.began()
         self._changed = asyncio.Condition()
 
     async def run(self) -> None:
@@ -108,6 +116,9 @@ class LiveGenerator:
         waiting: dict[asyncio.Future[Any], _Worker] = {}
         while not (self.error or self.ended):
             self._hire_and_fire()
+            self.metrics.pool(
+                self.ledger.ready * self.job.images_per_shard, len(self.workers), self.ledger.late_passes
+            )
             for worker, shard in zip(self._idle(), self._to_make(), strict=False):
                 worker.shard = shard
                 waiting[asyncio.ensure_future(_answer(worker.handle.make.remote(shard)))] = worker
@@ -203,6 +214,7 @@ class LiveGenerator:
             self.failures = 0
             self.images_made += row["images"]
             self.images_shared += 0 if row["images"] else self.job.images_per_shard
+            self.metrics.shard(int(row["images"]), json.loads(row["rejects"]))
             self.ledger.add(shard)
 
     def _hire_and_fire(self) -> None:

@@ -4,6 +4,7 @@ All of them raise one set of errors.
 
 open_store("s3://bucket/runs", options)     where things are; cheap, picklable
 publish_bytes / publish_file                a name appears with all of its bytes, or not at all
+run_log                                     what processes of a run say, as JSON lines in its folder
 local_cache                                 bytes kept on a node's disk, up to a size
 read_bytes / read_from / list_files / list_level / exists / delete / delete_folder
                                             with bounded retries and errors a user can act on
@@ -24,10 +25,12 @@ from .publish import (
     read_from,
 )
 from .retry import with_retries
+from .run_log import RunLog, run_log
 
 __all__ = [
     "FileInfo",
     "LocalCache",
+    "RunLog",
     "Store",
     "delete",
     "delete_folder",
@@ -40,5 +43,6 @@ __all__ = [
     "publish_file",
     "read_bytes",
     "read_from",
+    "run_log",
     "with_retries",
 ]

@@ -14,6 +14,7 @@ METRICS_FOLDER = "metrics"
 TRACK_FILE = "track.json"
 """What each tracker calls the run, and the last step that it has."""
 TENSORBOARD_FOLDER = "tensorboard"
+LOGS_FOLDER = "logs"
 
 
 def steps_file(first_step: int) -> str:

@@ -31,8 +31,10 @@ from ..generate.inputs import device_of, inputs_of_actors
 from ..generate.parts import FOLDER
 from ..generate.slots import Conditions, content_id, number_of_shards
 from ..generate.weights import digest_of, local_pipeline
+from ..run_metrics import GenerationMetrics
 from ..spec.errors import ResourceError, RunInterrupted, error_from_json
 from ..spec.generate import GenerateSpec
+from ..spec.identity import run_name
 from ..storage import Store, delete_folder, exists, open_store, publish_bytes, read_bytes
 from ..train.room import gpus_fit
 from .cluster import Cluster, connected
@@ -42,6 +44,8 @@ from .resources import gpus_in_words
 from .stop_signals import StopSignals
 
 PLAIN_LINE_EVERY_S = 10.0
+FRAMEWORK = "diffusion"
+"""Of data sets, in metrics."""
 
 
 def run_generate(job: GenerateSpec, console: Console, *, debug: bool = False) -> dict[str, Any]:
@@ -146,6 +150,8 @@ class _Done:
         self.started = time.monotonic()
         self.images = self.finished = 0
         self.rejects: Counter[str] = Counter()
+        self.metrics = GenerationMetrics(run_name(job), FRAMEWORK)
+        self.metrics.began()
         self.busy_s: dict[str, float] = {}
         self._said_at = -PLAIN_LINE_EVERY_S
 
@@ -154,7 +160,9 @@ class _Done:
             raise error_from_json(str(row["error"]))
         self.finished += 1
         self.images += int(row["images"])
-        self.rejects.update(json.loads(str(row["rejects"])))
+        rejects = json.loads(str(row["rejects"]))
+        self.rejects.update(rejects)
+        self.metrics.shard(int(row["images"]), rejects)
         self.busy_s[str(row["actor"])] = self.busy_s.get(str(row["actor"]), 0.0) + float(row["seconds"])
         now = time.monotonic()
         if self.finished == self.shards or now - self._said_at >= PLAIN_LINE_EVERY_S:

@@ -21,6 +21,7 @@ from ..generate.ledger import shards_of_run
 from ..generate.slots import Conditions, content_id
 from ..generate.weights import INDEX_FILE, digest_of, local_pipeline, pipeline_class_name
 from ..spec.generate import GenerateSpec, GeneratorSpec
+from ..spec.identity import run_name
 from ..spec.job import TrainingSpec
 from ..spec.live import LiveSpec
 from ..storage import Store, list_files, open_store, publish_bytes
@@ -120,6 +121,8 @@ class LiveSource:
             cpus_for_training=asked.cpus,
             gpus_for_training=asked.gpus,
             shared=prepared.shared,
+            run=run_name(training),
+            framework=training.method.framework,
         )
         self.actor = LiveGenerator.remote(task, [ray.put(given)])  # type: ignore[attr-defined]
         self._running = self.actor.run.remote()

@@ -53,6 +53,7 @@ def train(
         )
         started = time.time()
         run.start()
+        stack.callback(run.end)
         sheet = first_views(prepared)
         if sheet is not None:
             publish_bytes(prepared.run.store, VIEWS_FILE, sheet)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import Any, Self
 
@@ -10,6 +11,8 @@ from rich.live import Live
 from rich.text import Text
 
 PLAIN_LINE_EVERY_S = 10.0
+
+_log = logging.getLogger(__name__)
 
 
 class LiveText:
@@ -30,7 +33,11 @@ class LiveText:
             self._live.stop()
 
     def log(self, text: str) -> None:
-        """A line that stays."""
+        """A line that stays, here and in the run's log."""
+        _log.info(text)
+        self._print(text)
+
+    def _print(self, text: str) -> None:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def replace(self, text: str) -> bool:
@@ -51,6 +58,11 @@ class Progress(LiveText):
         self._last_step = -1
         self._rate: float | None = None
 
+    @property
+    def step(self) -> int | None:
+        """Steps done, as far as was shown."""
+        return self._last_step if self._last_step >= 0 else None
+
     def show(self, seen: dict[str, Any]) -> None:
         """Update the live line, or print a plain line now and then."""
         for evaluation in seen["evaluations"][self._evaluations_shown :]:
@@ -69,7 +81,7 @@ class Progress(LiveText):
         due = time.monotonic() - self._last_line_at >= PLAIN_LINE_EVERY_S or self._last_step < 0
         if not self.replace(line) and due:
             self._last_line_at = time.monotonic()
-            self.log(line)
+            self._print(line)  # not into the log: metrics/ has every step
         self._last_step = progress["step"]
 
     def line(self, progress: dict[str, Any]) -> str:

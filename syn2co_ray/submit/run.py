@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from ..spec.generate import GenerateSpec
 from ..spec.identity import run_name
 from ..spec.job import JobSpec, PipelineJobSpec, TrainingSpec, steps_of
 from ..spec.search import SearchSpec
+from ..storage import RunLog, run_log
 from ..storage.run_layout import RESULTS_FILE
 from .cluster import connected
 from .evaluate import run_evaluate
@@ -27,6 +29,8 @@ from .progress import Progress
 from .resources import choose_workers
 from .search import run_search
 from .stop_signals import StopSignals
+
+_log = logging.getLogger(__name__)
 
 
 def run_jobs(jobs: Sequence[JobSpec], console: Console, *, debug: bool = False) -> None:
@@ -94,8 +98,23 @@ def run_job(
         RunInterrupted: Ctrl-C or SIGTERM; a whole checkpoint was published first.
         Syn2coError: anything else that went wrong, with what to do.
     """
+    with run_log("driver", run_name(job)) as log:
+        try:
+            return _run_job(job, console, debug, begun_at, look_on, log)
+        except RunInterrupted as stopped:
+            _log.info("%s", stopped)
+            raise
+        except Exception as error:
+            _log.error("%s", error, exc_info=None if isinstance(error, Syn2coError) else error)
+            raise
+
+
+def _run_job(
+    job: TrainingSpec, console: Console, debug: bool, begun_at: float | None, look_on: Any, log: RunLog
+) -> dict[str, Any]:
     marks = {"command": begun_at or psutil.Process().create_time(), "started": time.time()}
     with Progress(console) as progress, StopSignals() as stop:
+        log.step = lambda: progress.step
         progress.log(f"run {run_name(job)}")
         # Ray itself first: two threads that import one package can see it half made.
         import ray  # noqa: F401
@@ -106,6 +125,7 @@ def run_job(
             marks["ray started"] = time.time()
             workers = choose_workers(job, cluster.cpus, cluster.node_gpus).workers
             prepared = preparing.result()
+            log.publish_into(prepared.run.store)
             from .pretraining import present, train
 
             marks["data prepared"] = time.time()

@@ -15,6 +15,7 @@ from typing import Any
 import ray
 import ray.util
 
+from ..run_metrics import TrainingMetrics
 from .wish import Wish
 
 SILENCE_GRACE_S = 3.0
@@ -34,7 +35,9 @@ class Process:
 class Board:
     """Latest progress, marks of the start-up, the starts of the workers, and what is wished for."""
 
-    def __init__(self) -> None:
+    def __init__(self, run: str, framework: str) -> None:
+        self.metrics = TrainingMetrics(run, framework)
+        self.metrics.began(time.time())
         self.progress: dict[str, Any] = {}
         self.progress_at = 0.0
         self.evaluations: list[dict[str, Any]] = []
@@ -53,16 +56,23 @@ class Board:
     def post(self, progress: dict[str, Any]) -> None:
         if "evaluation" in progress:
             self.evaluations.append(progress["evaluation"])
+            self.metrics.evaluated(progress["evaluation"].get("knn", {}))
         elif "epoch_means" in progress:
             self.epoch_means.append(progress["epoch_means"])
         elif "warning" in progress:
             self.warnings.append(progress["warning"])
         elif "checkpoint" in progress:
             self.newest_checkpoint = progress["checkpoint"]
+            self.metrics.checkpointed(time.time())
         else:
             self.progress, self.progress_at = progress, time.time()
+            self.metrics.stepped(progress, self.progress_at)
             if self.starts and self.starts[-1]["first_step_at"] is None:
                 self.starts[-1] |= {"first_step_at": self.progress_at, "workers": progress["workers"]}
+
+    def end(self) -> None:
+        """The run is over."""
+        self.metrics.end()
 
     def mark(self, name: str, at_unix_s: float) -> None:
         """When a stage of the start-up ended, the first time it did."""
@@ -70,6 +80,8 @@ class Board:
 
     def begin(self, first_step: int) -> None:
         """A (re)start of the workers continues from this step."""
+        if self.starts:
+            self.metrics.restarted()
         self.starts.append(
             {
                 "first_step": first_step,
@@ -190,9 +202,10 @@ class BoardClient:
         return ray.get(self.board.silent.remote(timeout_s))
 
     def show(self, progress: dict[str, Any]) -> None:
-        """Post progress; steps are thinned to one a period, all else passes."""
+        """Post progress; steps are thinned to one a period, the last one and all else pass."""
         now = time.monotonic()
-        if "step" not in progress or now - self._posted_at >= self.period_s:
+        passes = "step" not in progress or progress["step"] == progress["total_steps"]
+        if passes or now - self._posted_at >= self.period_s:
             self._posted_at = now
             self.board.post.remote(progress)
 

@@ -6,6 +6,7 @@ after it (loss), through a CPU group, so that all of them always leave the loop 
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -33,8 +34,21 @@ from .trainer import StepOutcome, StepTrainer
 from .uploads import Uploads
 from .wish import Wish
 
+_log = logging.getLogger(__name__)
+
 COLLAPSED_LOOKS_BEFORE_WARNING = 3
 """Looks in a row at the embeddings (each some steps apart) that must agree: one batch can be odd."""
+
+WATCHED_TOTALS = (
+    "steps",
+    "images",
+    "step_seconds",
+    "data_wait_seconds",
+    "checkpoint_seconds",
+    "skipped_steps",
+    "quarantined_images",
+)
+"""Keys of `totals` in what the loop shows."""
 
 Evaluate = Callable[[Method, TrainContext], dict[str, Any] | None]
 """Measures the online encoder on all ranks; the figures come back on rank 0."""
@@ -96,6 +110,9 @@ class TrainLoop:
         self._collapsed_looks = 0
         # Over all starts of the run, without the first step of each: it waits for the stream to fill.
         self.clock = {"steps": 0.0, "busy_s": 0.0, "waited_s": 0.0, "checkpoint_s": 0.0}
+        # Of this start alone, for those who watch: how much of each there was so far.
+        self.totals = dict.fromkeys(WATCHED_TOTALS, 0.0)
+        self._newest_stats: dict[str, float] = {}
         self._stream_clock, self._fetched_s = StreamClock(), 0.0
         self._started = False
         self.uploads = Uploads()
@@ -110,6 +127,9 @@ class TrainLoop:
     def run_to_end(self) -> LoopOutcome:
         """Train; every return and every error leaves the newest good checkpoint in the run folder."""
         self._resume()
+        if self.is_first:
+            for note in self.notes:
+                _log.info(note)
         try:
             status = self._train()
         finally:
@@ -209,6 +229,9 @@ class TrainLoop:
             return
         for entry in (entry for entries in self.context.gathered(batch.quarantined) for entry in entries):
             self.quarantined_images += 1
+            self.totals["quarantined_images"] += 1
+            if self.is_first:
+                _log.warning("image %s cannot be read: %s", entry["key"], entry["reason"])
             self.quarantined.setdefault(entry["key"], {**entry, "step": self.step})
         share, limit = self.quarantined_images / self.images_seen, self.job.data.quarantine_share_max
         if share > limit and self.images_seen >= MIN_IMAGES_BEFORE_STOPPING:
@@ -229,6 +252,8 @@ class TrainLoop:
             self.skipped_in_a_row = 0
         else:
             self.skipped_in_a_row += 1
+            if self.is_first:
+                _log.warning("loss or gradient is not finite: the step changed nothing")
         if self._started:
             self.clock["steps"] += 1
             self.clock["busy_s"] += step_time_s
@@ -240,8 +265,16 @@ class TrainLoop:
             row = self._metrics_row(outcome, step_time_s, waited_s)
             self.metrics.append(row)
             self.epoch_means.add(row["loss"], row["stats"])
+            self._newest_stats |= row["stats"]
+            self._count_totals(outcome, step_time_s, waited_s)
             self.context.show(
-                {**row, "total_steps": self.trainer.total_steps, "epochs": self.job.train.epochs}
+                {
+                    **row,
+                    "stats": self._newest_stats,
+                    "totals": self.totals,
+                    "total_steps": self.trainer.total_steps,
+                    "epochs": self.job.train.epochs,
+                }
             )
         if self.skipped_in_a_row > self.job.train.nonfinite_steps_max:
             self._write_metrics(self.metrics)
@@ -252,6 +285,13 @@ class TrainLoop:
                 "the newest checkpoint in the run folder is good; lower train.optimizer.learning_rate_base "
                 "or lengthen the warm-up",
             )
+
+    def _count_totals(self, outcome: StepOutcome, step_time_s: float, waited_s: float) -> None:
+        self.totals["steps"] += 1
+        self.totals["images"] += self.job.train.images_per_step_global
+        self.totals["step_seconds"] += step_time_s
+        self.totals["data_wait_seconds"] += waited_s
+        self.totals["skipped_steps"] += outcome.skipped
 
     def _warn_of_collapse(self, outcome: StepOutcome) -> None:
         """Say once, while there is time, that the embeddings of this rank's images have become alike."""
@@ -264,6 +304,7 @@ class TrainLoop:
                 f"the encoder has collapsed at step {self.step}: embedding/spread is {float(spread):.3f}, "
                 f"expected above {SPREAD_MIN}; next: stop, lower the learning rate or lengthen the warm-up"
             )
+            _log.warning(self.warnings[-1])
             self.context.show({"warning": self.warnings[-1]})
 
     def _metrics_row(self, outcome: StepOutcome, step_time_s: float, waited_s: float) -> dict[str, Any]:
@@ -304,6 +345,7 @@ class TrainLoop:
         if figures is not None:
             row = {"step": self.step, "epoch": epochs_done, **figures}
             self.run.write_json(eval_file(self.step), row)
+            _log.info("k-NN top-1 in percent, by k: %s", figures.get("knn"))
             self.context.show({"evaluation": row})
 
     def _make_up_for_an_evaluation(self) -> None:
@@ -344,11 +386,14 @@ class TrainLoop:
             self._write_metrics(metrics)
             self._write_quarantine(quarantine)
             save_checkpoint(self.run.store, checkpoint, self.job.train.checkpoint.keep)
+            _log.info("checkpoint of step %d published", step)
             self.context.show({"checkpoint": step})
 
         self.uploads.start(publish)
         self._newest_checkpoint, self._checkpointed_at = step, time.monotonic()
-        self.clock["checkpoint_s"] += time.perf_counter() - started
+        stood_still_s = time.perf_counter() - started
+        self.clock["checkpoint_s"] += stood_still_s
+        self.totals["checkpoint_seconds"] += stood_still_s
 
     def _write_metrics(self, rows: list[dict[str, Any]]) -> None:
         if self.is_first and rows:

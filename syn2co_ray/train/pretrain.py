@@ -19,6 +19,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ..data.stream import Stream
 from ..spec.errors import Syn2coError, TrainingError
+from ..spec.identity import run_name
 from ..spec.job import TrainingSpec
 from .board import Board
 from .elasticity import ElasticTrainer
@@ -63,7 +64,9 @@ class PretrainRun:
         """Start the trainer in a thread: Ray's own signal handling stays out of the way, ours saves state."""
         # On the driver's node, like Ray Train's controller: other nodes may go.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        self.board = Board.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
+        self.board = Board.options(scheduling_strategy=here).remote(  # type: ignore[attr-defined]
+            run_name(self.job), self.job.method.framework
+        )
         self._thread = threading.Thread(target=self._fit, name="trainer", daemon=True)
         self._thread.start()
 
@@ -95,6 +98,10 @@ class PretrainRun:
         if "error" in self._answer:
             raise self._answer["error"]
         return self._answer
+
+    def end(self) -> None:
+        """Export the run's metrics no longer."""
+        self.board.end.remote()
 
     def _fit(self) -> None:
         # Ray Train's controller, on this node, keeps notes that nobody reads: our checkpoints continue.

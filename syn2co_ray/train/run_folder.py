@@ -3,6 +3,7 @@
     <storage>/<name>-<short hash of the spec>/
         spec.yaml  provenance.json  views.png  samples.png  quarantine.jsonl  results.json  report.html
         metrics/steps-<first step>.jsonl   metrics/eval-<step>.json   checkpoints/
+        logs/<driver or rank>-<start>-<part>.jsonl
 
 A second run of the same spec continues in it; another spec never writes into it.
 """

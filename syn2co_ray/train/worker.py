@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import socket
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
@@ -10,12 +12,16 @@ import ray.train
 import ray.train.torch
 
 from ..spec.errors import Syn2coError
+from ..spec.identity import run_name
+from ..storage import RunLog, run_log
 from .board import BoardClient
 from .context import TrainContext
 from .loop import Evaluate, LoopOutcome, TrainLoop
 from .process_group import is_timeout, joined
 from .worker_stream import WorkerStream
 from .worker_task import WorkerTask
+
+_log = logging.getLogger(__name__)
 
 TIMEOUT_FIELD = "train.collective_timeout_s"
 
@@ -31,11 +37,24 @@ def run_worker(
     A fault of the user's data or spec is returned, not raised: Ray Train would restart the workers
     and meet it again.
     """
+    rank = ray.train.get_context().get_world_rank()
+    with run_log(f"rank-{rank:05d}", run_name(task.job), task.run.store) as log:
+        try:
+            return _run(task, stream, evaluate, finish, log)
+        except Exception:
+            _log.exception("rank %d failed", rank)
+            raise
+
+
+def _run(
+    task: WorkerTask, stream: WorkerStream, evaluate: Evaluate | None, finish: Finish | None, log: RunLog
+) -> dict[str, Any]:
     board = BoardClient(task.board)
     place = ray.train.get_context()
     rank, world_size = place.get_world_rank(), place.get_world_size()
     device = ray.train.torch.get_device()
     board.joined(rank)
+    _log.info("rank %d of %d on %s, %s", rank, world_size, socket.gethostname(), device)
     try:
         with joined(rank, world_size, device, task.job.train.collective_timeout_s) as control_group:
             context = TrainContext(
@@ -56,10 +75,12 @@ def run_worker(
                 evaluate=evaluate,
                 stop_after_epochs=task.stop_after_epochs,
             )
+            log.step = lambda: loop.step
             board.mark("model built")
             outcome = loop.run_to_end()
             results = finish(loop, outcome, context) if finish else None
     except Syn2coError as error:
+        _log.error("%s", error)
         return {"error": error}
     except RuntimeError as error:
         if not is_timeout(error):
