@@ -52,7 +52,7 @@ def render_comparison_page(
         table=cells(table) if table.rows else None,
         left_columns=columns_of_words(table),
         notes=notes(table),
-        lines=[(line.name, colour_of(number)) for number, line in enumerate(drawn)],
+        lines=[(line.name, _swatch(number)) for number, line in enumerate(drawn)],
         not_drawn=len(with_steps) - len(drawn),
         curves=[
             {"title": curve.title, "caption": curve.caption, "svg": Markup(curve.svg) if curve.svg else None}
@@ -90,6 +90,11 @@ def _names(runs: Sequence[LoadedRun]) -> list[str]:
         return plain
     seeded = [f"{name}, seed {run.files.spec.get('seed')}" for name, run in zip(plain, runs, strict=True)]
     return seeded if len(set(seeded)) == len(seeded) else [_folder(run) for run in runs]
+
+
+def _swatch(number: int) -> str:
+    """A run's colour as the figures have it, whose first one is another in the dark."""
+    return f"var(--blue, {colour_of(0)})" if colour_of(number) == COLOURS[0] else colour_of(number)
 
 
 def _folder(run: LoadedRun) -> str:
