@@ -144,7 +144,7 @@ def prometheus(tmp_path: Path, cluster: tuple[dict[str, str], Path]) -> Iterator
     config.write_text(
         json.dumps(  # which is YAML as well
             {
-                "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+                "global": {"scrape_interval": "5s", "scrape_timeout": "5s", "evaluation_interval": "5s"},
                 "rule_files": [str(RULES)],
                 "scrape_configs": [
                     {
