@@ -126,12 +126,13 @@ def cluster(tmp_path: Path) -> Iterator[tuple[dict[str, str], Path]]:
     environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_metrics_report_interval_ms": "1000",
                    "AWS_SECRET_ACCESS_KEY": SECRET}  # fmt: skip
     words = ["--head", f"--port={head}", "--num-cpus=2", "--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1",
-             f"--dashboard-port={free_port()}", "--ray-client-server-port=0", f"--temp-dir={temp}",
+             f"--dashboard-port={free_port()}", f"--ray-client-server-port={free_port()}", f"--temp-dir={temp}",
              "--object-store-memory=200000000", "--block"]  # fmt: skip
     try:
-        with running(ray, "start", *words, log=tmp_path / "ray.log", env=environment):
+        with running(ray, "start", *words, log=tmp_path / "ray.log", env=environment) as node:
             targets = temp / "prom_metrics_service_discovery.json"
-            wait_for(targets.is_file)
+            wait_for(lambda: targets.is_file() or node.poll() is not None)
+            assert node.poll() is None, (tmp_path / "ray.log").read_text()
             yield {**environment, "RAY_ADDRESS": f"127.0.0.1:{head}"}, targets
     finally:
         shutil.rmtree(temp, ignore_errors=True)
@@ -143,7 +144,7 @@ def prometheus(tmp_path: Path, cluster: tuple[dict[str, str], Path]) -> Iterator
     config.write_text(
         json.dumps(  # which is YAML as well
             {
-                "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+                "global": {"scrape_interval": "5s", "scrape_timeout": "5s", "evaluation_interval": "5s"},
                 "rule_files": [str(RULES)],
                 "scrape_configs": [
                     {
