@@ -144,7 +144,7 @@ class TrainingMetrics(RunMetrics):
         self.set("syn2co_steps_left", progress["total_steps"] - progress["step"])
         for name, total in progress["totals"].items():
             self.count_up_to(f"syn2co_{name}_total", total)
-        stats = progress["stats"]
+        stats = progress["newest_stats"]
         self.set("syn2co_embedding_spread_ratio", stats.get("embedding/spread"))
         for name, value in stats.items():
             of, _, figure = name.removeprefix(NEGATIVES).rpartition("/")

@@ -49,7 +49,7 @@ def training(exported: Exported) -> TrainingMetrics:
 def row(step: int, *, loss: float = 2.0, stats: dict[str, float] | None = None, **totals: float) -> Any:
     every = dict.fromkeys(WATCHED_TOTALS, 0.0) | {"steps": step} | totals
     return {"step": step, "total_steps": 100, "epoch": 0, "workers": 2, "loss": loss, "learning_rate": 0.1,
-            "gradient_norm": 3.0, "stats": stats or {}, "totals": every}  # fmt: skip
+            "gradient_norm": 3.0, "newest_stats": stats or {}, "totals": every}  # fmt: skip
 
 
 def test_names_carry_their_units_as_prometheus_wants_them() -> None:

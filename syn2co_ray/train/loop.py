@@ -270,7 +270,7 @@ class TrainLoop:
             self.context.show(
                 {
                     **row,
-                    "stats": self._newest_stats,
+                    "newest_stats": dict(self._newest_stats),
                     "totals": self.totals,
                     "total_steps": self.trainer.total_steps,
                     "epochs": self.job.train.epochs,

@@ -34,6 +34,7 @@ def train_here(
     return results
 
 
+@pytest.mark.slow
 def test_the_worst_trial_trains_on_from_the_best_ones_whole_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

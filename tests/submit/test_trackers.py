@@ -202,14 +202,14 @@ def test_tensorboard_reads_back_what_a_training_did_and_each_step_once(tmp_path)
     assert len(list(folder.iterdir())) == 2
 
 
-@pytest.mark.parametrize("remote", ["memory://bucket/run", None], ids=["memory", "place"])
-def test_tensorboard_events_of_a_run_are_where_its_folder_is(remote, place, tmp_path):
+@pytest.mark.parametrize("scheme", ["memory", None], ids=["memory", "place"])
+def test_tensorboard_events_of_a_run_are_where_its_folder_is(scheme, place, tmp_path):
     pytest.importorskip("tensorboard")
     from syn2co_ray.spec.source import ObjectStoreSpec
     from syn2co_ray.storage import list_files, open_store, read_bytes
     from syn2co_ray.submit.tracker_sinks import TensorBoardSink
 
-    store = open_store(remote or place, ObjectStoreSpec())
+    store = open_store(f"memory://{tmp_path.name}/run" if scheme else place, ObjectStoreSpec())
     sink = TensorBoardSink(store)
     sink.open(None)
     sink.send([Row(1, 0.0, {"loss": 2.0})])
