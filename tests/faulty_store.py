@@ -33,7 +33,7 @@ defaults
   timeout client 300s
   timeout server 300s
   timeout connect 5s
-  option nolinger
+  $closing
   http-reuse never
   timeout http-keep-alive 100ms
 frontend store
@@ -161,8 +161,14 @@ def missing_binaries() -> list[str]:
 
 
 @contextmanager
-def running_faulty_store(store: ObjectStore, address: str = "127.0.0.1") -> Iterator[FaultyStore]:
-    """Start HAProxy in front of `store`, on an address of this machine, and stop it after the block."""
+def running_faulty_store(
+    store: ObjectStore, address: str = "127.0.0.1", *, nolinger: bool = True
+) -> Iterator[FaultyStore]:
+    """Start HAProxy in front of `store`, on an address of this machine, and stop it after the block.
+
+    With `nolinger` nothing is left of a connection that it has closed, at once; over a thin link that would
+    be the end of what is still on its way.
+    """
     folder = Path(tempfile.mkdtemp(prefix="faults", dir="/tmp"))
     with socket.socket() as free:
         free.bind((address, 0))
@@ -171,7 +177,14 @@ def running_faulty_store(store: ObjectStore, address: str = "127.0.0.1") -> Iter
     (folder / "faults").write_text("".join(f"{name} 0\n" for name in FAULTS))
     target = urlsplit(store.endpoint_url).netloc
     (folder / "haproxy.cfg").write_text(
-        CONFIG.substitute(folder=folder, address=address, port=port, target=target, slow_down=SLOW_DOWN)
+        CONFIG.substitute(
+            folder=folder,
+            address=address,
+            port=port,
+            target=target,
+            slow_down=SLOW_DOWN,
+            closing="option nolinger" if nolinger else "",
+        )
     )
     faulty = FaultyStore(
         replace(store, endpoint_url=f"http://{address}:{port}"), folder, (address, port), store

@@ -156,7 +156,7 @@ def test_another_host_goes_on_from_the_bucket_alone_over_a_thin_link(
     file = tmp_path / "job.yaml"
     file.write_text(yaml.safe_dump(values))
     command = (sys.executable, "-m", "syn2co_ray.cli", "run", str(file))
-    with Hosts(2) as hosts, running_faulty_store(object_store, hosts.gateway) as store:
+    with Hosts(2) as hosts, running_faulty_store(object_store, hosts.gateway, nolinger=False) as store:
         environment = {**os.environ, **store.store.environment}
         for number in (1, 2):
             hosts.slow(number, megabits_per_s=2)
