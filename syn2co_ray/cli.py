@@ -14,7 +14,9 @@ import typer
 from rich.console import Console
 
 from .cli_cluster import add_commands as add_cluster_commands
+from .cli_embeddings import add_commands as add_embeddings_commands
 from .cli_results import add_commands as add_results_commands
+from .cli_serve import add_commands as add_serve_commands
 from .cli_shared import EXIT_CODES, Debug, JobFile, Overrides, guarded
 from .spec.errors import Fault, SpecError
 from .spec.generate import GenerateSpec
@@ -45,9 +47,9 @@ def run(
 ) -> None:
     """Run a job here, or on the Ray cluster that RAY_ADDRESS names.
 
-    Trains, evaluates and writes a report into the run's folder; or generates a data set; or the steps of
-    a pipeline, such as both; or the trials of a search. The same command again resumes what was stopped and
-    skips what is finished. Ctrl-C publishes a checkpoint before it stops.
+    Trains, evaluates and writes a report into the run's folder; or generates a data set; or embeds images;
+    or the steps of a pipeline, such as all of these; or the trials of a search. The same command again
+    resumes what was stopped and skips what is finished. Ctrl-C publishes a checkpoint before it stops.
     Several job files run one after the other, those that generate images first, and end with one table
     of all trainings; values after them replace those of every file.
 
@@ -367,6 +369,8 @@ def resolve(job: JobFile, overrides: Overrides = None, debug: Debug = False) -> 
 
 add_cluster_commands(app)
 add_results_commands(app)
+add_serve_commands(app)
+add_embeddings_commands(app)
 
 if __name__ == "__main__":
     app()

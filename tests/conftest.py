@@ -23,6 +23,17 @@ def no_store_has_served(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retry, "_served", set())
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """One thread for torch: exactness is claimed for equal thread counts."""
+    import torch  # seconds, which most tests need not wait for
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def shared_dir() -> Path:
     """Folder with reference data that is not part of the project; tests that need it skip without it."""

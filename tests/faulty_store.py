@@ -102,6 +102,10 @@ class FaultyStore:
         """Requests that came so far, refused ones too."""
         return self._of_frontend("req_tot")
 
+    def bytes_sent(self) -> int:
+        """Bytes of answers so far, headers too."""
+        return self._of_frontend("bout")
+
     def stop(self) -> None:
         """Accept no connection any more, and end those there are."""
         self._command("disable frontend store")

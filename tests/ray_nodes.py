@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -142,6 +143,56 @@ def wait_for(what: Callable[[], bool], timeout_s: float = 120.0) -> None:
         if time.monotonic() > until:
             raise TimeoutError
         time.sleep(0.05)
+
+
+class Timeline(threading.Thread):
+    """How many nodes a cluster has, and how many of their CPUs are taken, from its start on; needs a connection."""
+
+    PERIOD_S = 0.5
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self._began_at = time.monotonic()
+        self._ended = threading.Event()
+        self.changes: list[tuple[float, int]] = []
+        self._cpu_s = self._taken_cpu_s = 0.0
+        self.start()
+
+    def run(self) -> None:
+        before = self.since_start_s
+        while not self._ended.wait(self.PERIOD_S):
+            nodes = sum(node["Alive"] for node in ray.nodes())
+            there = ray.cluster_resources().get("CPU", 0.0)
+            taken = there - ray.available_resources().get("CPU", 0.0)
+            now = self.since_start_s
+            self._cpu_s += there * (now - before)
+            self._taken_cpu_s += taken * (now - before)
+            before = now
+            if not self.changes or self.changes[-1][1] != nodes:
+                self.changes.append((now, nodes))
+
+    @property
+    def since_start_s(self) -> float:
+        return time.monotonic() - self._began_at
+
+    @property
+    def nodes(self) -> int:
+        """Alive now."""
+        return self.changes[-1][1] if self.changes else 0
+
+    @property
+    def nodes_max(self) -> int:
+        return max(nodes for _, nodes in self.changes)
+
+    def taken_percent(self) -> float:
+        """Of the CPU time that the nodes were there for, up to now."""
+        return 100 * self._taken_cpu_s / self._cpu_s
+
+    def end(self) -> str:
+        """Nodes over time, in words."""
+        self._ended.set()
+        self.join()
+        return ", ".join(f"{nodes} at {at_s:.0f} s" for at_s, nodes in self.changes)
 
 
 def autoscaling(workers_max: int) -> Nodes:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from syn2co_ray.spec.identity import json_schema, resolved
+from syn2co_ray.spec.identity import json_schema, resolved, run_name
 from syn2co_ray.spec.job import PretrainSpec
 from syn2co_ray.spec.job_file import read_job_file
 from syn2co_ray.spec.load import build_spec, load_job
@@ -41,7 +41,9 @@ each_imagenet_file = pytest.mark.parametrize("path", IMAGENET, ids=lambda path: 
 
 
 def test_no_job_file_is_missing_or_uncounted():
-    assert Counter(str(path.parent.relative_to(JOBS)) for path in FILES) == FILES_PER_FOLDER
+    folders = Counter(str(path.parent.relative_to(JOBS)) for path in FILES)
+    assert folders.pop("evaluate") >= 16  # see test_jobs_evaluate.py
+    assert folders == FILES_PER_FOLDER
 
 
 def test_every_shared_file_is_built_on():
@@ -68,11 +70,18 @@ def test_job_is_valid_for_the_json_schema(path):
 
 
 def _with_method(values, **changes):
-    """A copy with another section `method`; of a pipeline, in its last step; of a search, in its base."""
+    """A copy with another section `method`; of a pipeline, in its last step; of a search, in its base.
+
+    Jobs without that section get the keys themselves, which they do not know.
+    """
     if values["kind"] == "search":
         return {**values, "base": _with_method(values["base"], **changes)}
     if "steps" in values:
         return {**values, "steps": [*values["steps"][:-1], _with_method(values["steps"][-1], **changes)]}
+    if values["kind"] == "evaluate":
+        return {**values, "weights": {**values["weights"], **changes}}
+    if "method" not in values:
+        return {**values, **changes}
     return {**values, "method": {**values["method"], **changes}}
 
 
@@ -310,6 +319,42 @@ def test_a_study_says_source_figure_cost_and_its_twin_what_it_shows(path):
     assert said is not None
     cost = number_of_points(study) * estimated_hours(study.base)
     assert float(said[1].replace(",", "")) == pytest.approx(cost, rel=0.02)
+
+
+EVALUATIONS_OF = {
+    "linear_imagenet_deit_s": "imagenet/moby_deit_s",
+    "linear_imagenet_swin_t": "imagenet/moby_swin_t",
+    "finetune_imagenet_deit_s": "imagenet/moby_deit_s",
+    "probes_digits": "digits_synby",
+}
+
+
+@pytest.mark.parametrize("name", EVALUATIONS_OF)
+def test_an_evaluation_measures_the_run_of_the_job_that_it_names(name):
+    job = load_job(JOBS / f"evaluate/{name}.yaml")
+    trained = load_job(JOBS / f"{EVALUATIONS_OF[name]}.yaml")
+    assert job.weights.run == f"{trained.storage}/{run_name(trained)}"
+    header = (JOBS / f"evaluate/{name}.yaml").read_text()
+    assert f"syn2co run jobs/evaluate/{name}.yaml" in header
+    said = re.search(r"about ([\d,]+) V100-hours, estimated: (\d+) M images x (\d)", header)
+    if said is None:
+        assert name == "probes_digits"
+        return
+    hours, millions, forwards = (float(part) for part in said.groups())
+    spec = job.linear_augmented or job.fine_tune
+    shares = sum(job.fine_tune.shares) if job.fine_tune else 1
+    assert millions == pytest.approx(1.281167 * spec.epochs * shares, rel=0.01)
+    backbone = trained.method.backbone
+    assert hours == pytest.approx(millions * 1e6 * forwards / IMAGES_PER_S[backbone] / 3600, rel=0.02)
+
+
+def test_the_linear_probe_is_mobys():
+    for name in ("deit_s", "swin_t"):
+        spec = load_job(JOBS / f"evaluate/linear_imagenet_{name}.yaml").linear_augmented
+        assert (spec.epochs, spec.images_per_step, spec.warmup_epochs, spec.momentum) == (100, 512, 5.0, 0.9)
+        assert (spec.weight_decay, spec.label_smoothing, spec.drop_path) == (0.0, 0.1, 0.2)
+        assert (spec.crop_scale, spec.flip_probability, spec.gradient_clip_norm) == ((0.08, 1.0), 0.5, 5.0)
+        assert 1.0 in spec.learning_rates
 
 
 def test_the_ablation_is_each_kind_alone_each_pair_all_and_none():

@@ -86,7 +86,12 @@ def _sniff(encoded: bytes) -> str:
     raise UnreadableImage(f"not a JPEG, PNG, WebP, GIF or BMP: starts with {encoded[:8]!r}")
 
 
-def _check_pixels(width: int, height: int, pixels_max: int) -> None:
+def check_pixels(width: int, height: int, pixels_max: int) -> None:
+    """Refuse what a header claims, before memory is reserved for it.
+
+    Raises:
+        UnreadableImage: no pixel, or more than `pixels_max`.
+    """
     if width < 1 or height < 1:
         raise UnreadableImage(f"header claims {width}x{height} pixels")
     if width * height > pixels_max:
@@ -100,7 +105,7 @@ def _decode_jpeg(encoded: bytes, pixels_max: int, shorter_side_min: int) -> np.n
         height, width, colourspace, _ = simplejpeg.decode_jpeg_header(encoded)
     except ValueError as error:
         raise UnreadableImage("JPEG without a readable header") from error
-    _check_pixels(width, height, pixels_max)
+    check_pixels(width, height, pixels_max)
     inks = colourspace in ("CMYK", "YCCK")
     # Only powers of two: libjpeg-turbo also knows eighths between them, slower and further from the photo.
     factors = [factor for factor in (2, 4, 8) if min(height, width) >= factor * shorter_side_min > 0]
@@ -155,7 +160,7 @@ def _turned_upright(pixels: np.ndarray, exif: bytes) -> np.ndarray:
 
 
 @contextmanager
-def _pillow_strict() -> Iterator[None]:
+def pillow_strict() -> Iterator[None]:
     """Pillow with our own limits instead of its process-wide ones.
 
     Its size guard would warn below our limit, or refuse above its own; ours is applied right after the
@@ -174,8 +179,8 @@ def _pillow_strict() -> Iterator[None]:
 
 def _decode_with_pillow(encoded: bytes, image_type: str, pixels_max: int) -> np.ndarray:
     try:
-        with _pillow_strict(), Image.open(io.BytesIO(encoded), formats=[image_type]) as image:
-            _check_pixels(*image.size, pixels_max)
+        with pillow_strict(), Image.open(io.BytesIO(encoded), formats=[image_type]) as image:
+            check_pixels(*image.size, pixels_max)
             image.load()
             pixels = np.array(_as_rgb(image))
             exif = image.info.get("exif")

@@ -1,4 +1,4 @@
-"""The first n images of each class of a source, in key order, as shards in shuffled order.
+"""A part of a source as shards in shuffled order: the first n images of each class, or those of some keys.
 
 Two passes: keys and labels of the whole source, then the images chosen. Their bytes wait in a temporary file,
 so that memory holds keys and labels only, and each fragment of the source is read once.
@@ -7,7 +7,7 @@ so that memory holds keys and labels only, and each fragment of the source is re
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import IO, Final
 
 import numpy as np
@@ -38,6 +38,29 @@ def subset_shards(
     keys, labels = _keys_and_labels(index, options)
     rows = first_of_each_class(keys, labels, step.images_per_class)
     _log_small_classes(labels, step.images_per_class, log)
+    yield from _shards_of(index, rows, keys, labels, options)
+
+
+def shards_of_keys(
+    index: SourceIndex, wanted: Collection[str], options: ObjectStoreSpec
+) -> Iterator[tuple[str, int, bytes]]:
+    """As `subset_shards`, of the records with these keys.
+
+    Raises:
+        DataError: a row of the source has no label.
+    """
+    keys, labels = _keys_and_labels(index, options)
+    rows = np.flatnonzero(pc.is_in(keys, value_set=pa.array(sorted(wanted), keys.type)).to_numpy())
+    yield from _shards_of(index, rows, keys, labels, options)
+
+
+def _shards_of(
+    index: SourceIndex,
+    rows: np.ndarray,
+    keys: pa.ChunkedArray,
+    labels: pa.ChunkedArray,
+    options: ObjectStoreSpec,
+) -> Iterator[tuple[str, int, bytes]]:
     # Reading order is the source's; the shards' order comes from the keys.
     rows.sort()
     chosen_keys, chosen_labels = keys.take(rows).to_pylist(), labels.take(rows).to_pylist()

@@ -42,5 +42,5 @@ def unlabelled(where: str, index: SourceIndex, key: str) -> DataError:
         where,
         f"{index.source.uri}: record {key} has no label",
         "a label for every record (label_column; class folders; .cls files)",
-        "name the label column, or leave data.eval out to train without evaluation",
+        "name the label column; a training (not an evaluation) may leave data.eval out instead",
     )

@@ -62,7 +62,7 @@ def read_ground_truth(uri: str, options: ObjectStoreSpec) -> GroundTruth:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"]))
-        step = "write the published dictionary with json.dump (arrays as lists)"
+        step = "write the published dictionary as JSON: jobs/evaluate/deit_s_landmarks.yaml says how"
         raise DataError(uri, f"{place}: {first['msg']}", "imlist, qimlist, gnd", step) from None
     numbers = [n for query in truth.gnd for n in (*query.easy, *query.hard, *query.junk)]
     if len(truth.gnd) != len(truth.qimlist) or any(not 0 <= n < len(truth.imlist) for n in numbers):

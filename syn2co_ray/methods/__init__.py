@@ -11,8 +11,9 @@ from typing import Any
 
 from syn2co_ray.spec.generator_method import GeneratorMethodSpec
 from syn2co_ray.spec.method import MethodSpec
+from syn2co_ray.spec.probe import FineTuneMethodSpec, LinearGridMethodSpec
 
-from . import byol, dino, moby, moco, moco_v3, supervised
+from . import byol, dino, fine_tune, linear_grid, moby, moco, moco_v3, supervised
 from .backbones import build_backbone, num_features
 from .contract import Method, MethodOutput, StepContext
 
@@ -48,13 +49,19 @@ FRAMEWORKS: dict[str, Callable[[Any, int, int], Method]] = {
     "byol": byol.build,
     "dino": dino.build,
     "supervised": supervised.build,
+    "linear_grid": linear_grid.build,
+    "fine_tune": fine_tune.build,
     "ddpm": _build_ddpm,
     "lora": _build_lora,
 }
 """Name -> builder, called with that framework's own section of the spec, image size and seed."""
 
 
-def build_method(spec: MethodSpec | GeneratorMethodSpec, image_size: int, seed: int) -> Method:
+def build_method(
+    spec: MethodSpec | GeneratorMethodSpec | LinearGridMethodSpec | FineTuneMethodSpec,
+    image_size: int,
+    seed: int,
+) -> Method:
     """The framework that the spec names, on the CPU, in training mode.
 
     Weights and queues are a function of the arguments; torch's global random state is left as it was.

@@ -45,6 +45,8 @@ class StepContext:
     """Ranks that share the step. None: the default group when one is initialised, else this process."""
     images_per_epoch: int | None = None
     """`data.images_per_epoch`; None when the job leaves it to its sources."""
+    held_out: Tensor | None = None
+    """(n,) bool, this rank's rows that choose between classifiers; None where nothing is chosen."""
     telemetry: bool = True
     """Whether to look closely at the negatives in this step; nothing that is trained depends on it."""
 
@@ -99,6 +101,10 @@ class Method(nn.Module, ABC):
         Moves the target network first, at most once a step number: a repeated forward of the same
         step (a retry) finds the target already moved. Queues are only read.
         """
+
+    def learning_rate_factors(self) -> dict[str, float]:
+        """Names of parameters -> factor on the schedule's rate; 1 for those that are left out."""
+        return {}
 
     def before_update(self, step: StepContext) -> None:
         """Change gradients before they are clipped and used; most frameworks do not."""

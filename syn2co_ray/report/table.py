@@ -61,18 +61,38 @@ def aligned(cells: list[list[str]], left: int = 1) -> list[str]:
 
 
 def table_cells(rows: list[ResultRow]) -> list[list[str]]:
-    """Header and rows as text: features, k-NN at every k that was measured, linear probe."""
+    """Header and rows as text: features, k-NN at every k that was measured, linear probe; training probes."""
     ks = sorted({k for row in rows for k in row.knn_top1_percent})
-    header = ["features", *(f"k-NN top-1 % (k={k})" for k in ks), "linear top-1 %"]
+    trained = list(dict.fromkeys(name for row in rows for name in training_probes(row)))
+    header = [
+        "features",
+        *(f"k-NN top-1 % (k={k})" for k in ks),
+        "linear top-1 %",
+        *(f"{name} top-1 %" for name in trained),
+    ]
     lines = [
         [
             row.features,
             *(percent(row.knn_top1_percent.get(k)) for k in ks),
             percent(row.linear_top1_percent),
+            *(percent(training_probes(row).get(name)) for name in trained),
         ]
         for row in rows
     ]
     return [header, *lines]
+
+
+def training_probes(row: ResultRow) -> dict[str, float]:
+    """Name of a probe that trains -> top-1 percent."""
+    extra = row.model_extra or {}
+    found: dict[str, float] = {}
+    if "linear_augmented" in extra:
+        found["linear, augmented"] = extra["linear_augmented"]["top1_percent"]
+    for share, figures in extra.get("fine_tune", {}).items():
+        # A probe's own run has one figure, an evaluation one a share.
+        if isinstance(figures, Mapping):
+            found[f"fine-tuned, {100 * float(share):g} %"] = figures["top1_percent"]
+    return found
 
 
 def percent(value: float | None) -> str:

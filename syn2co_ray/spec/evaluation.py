@@ -6,10 +6,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from .base import EXECUTION_ONLY, Section
+from .base import EXECUTION_ONLY, PoolOrCount, Section
 from .data import PrepareStep
+from .detection import DetectionSpec
 from .evaluate import LinearSpec
 from .source import ObjectStoreSpec, SourceSpec
+from .training_probes import FineTuneSpec, LinearAugmentedSpec
+from .video import VideoSegmentationSpec
 from .weights import WeightsSpec
 
 Corruption = Literal[
@@ -32,7 +35,7 @@ class EvaluationDataSpec(Section):
     eval: SourceSpec
     """Labelled images that are classified and searched for."""
     eval_bank: SourceSpec
-    """Labelled images that k-NN, the linear probe and fine-tuning learn from."""
+    """Labelled images that k-NN, the linear probes and fine-tuning learn from."""
     trained_on: list[SourceSpec] = Field(default=[])
     """Sources the weights were trained on, labels or not: evaluation images that are in there too, byte for
     byte, are counted."""
@@ -76,31 +79,6 @@ class LabelSharesSpec(Section):
     """Parts of `data.eval_bank`; at least one image of every class is kept."""
 
 
-class FineTuneSpec(Section):
-    """The whole backbone learns on with a classifier (AdamW, warm-up, cosine), in one process."""
-
-    shares: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(strict=False, min_length=1)] = (
-        0.01,
-        0.1,
-        1.0,
-    )
-    """Parts of the labels of `data.eval_bank` it learns from, the same share of every class; 1 is all."""
-    epochs: int = Field(default=50, ge=1)
-    """Passes over the images it learns from."""
-    images_per_step: int = Field(default=256, ge=1)
-    """Images per optimizer step."""
-    learning_rate: float = Field(default=5e-4, gt=0)
-    """Peak rate of backbone and classifier."""
-    weight_decay: float = Field(default=0.05, ge=0)
-    """Of weights; biases and norms have none."""
-    label_smoothing: float = Field(default=0.1, ge=0, lt=1)
-    """Share of the target that is spread over all classes."""
-    crop_scale: Annotated[tuple[float, float], Field(strict=False)] = (0.08, 1.0)
-    """Smallest and largest area of the random crop."""
-    flip_probability: float = Field(default=0.5, ge=0, le=1)
-    """Chance of a horizontal flip."""
-
-
 class RobustnessSpec(Section):
     """Accuracy on corrupted evaluation images (ImageNet-C, arXiv 1903.12261), learned from clean ones."""
 
@@ -119,7 +97,8 @@ class LandmarksSpec(Section):
     """Database and query images; labels are not needed."""
     ground_truth: str = Field(min_length=1)
     """URI of a JSON file with the published dictionary: imlist, qimlist, gnd (bbx, easy, hard, junk). The
-    published pickle is not read."""
+    published pickle is not read: a pickle can run any code. `jobs/evaluate/deit_s_landmarks.yaml` says how
+    to write it as JSON where you trust it."""
 
 
 class StatisticsSpec(Section):
@@ -146,9 +125,11 @@ class EvaluateJobSpec(Section):
     storage: str = Field(min_length=1, json_schema_extra=EXECUTION_ONLY)
     """Where the folder goes: a local path or an object store."""
     weights: WeightsSpec
-    data: EvaluationDataSpec
+    data: EvaluationDataSpec | None = None
+    """Labelled images; needed by everything but `detection`, which has sets of its own."""
     knn: NeighboursSpec | None = NeighboursSpec()
     linear: LinearSpec | None = LinearSpec()
+    linear_augmented: LinearAugmentedSpec | None = None
     few_shot: FewShotSpec | None = None
     label_shares: LabelSharesSpec | None = None
     fine_tune: FineTuneSpec | None = None
@@ -157,9 +138,19 @@ class EvaluateJobSpec(Section):
     landmarks: LandmarksSpec | None = None
     robustness: RobustnessSpec | None = None
     statistics: StatisticsSpec | None = None
+    video_segmentation: VideoSegmentationSpec | None = None
+    detection: DetectionSpec | None = None
     baselines: bool = True
     """Measure the same backbone at random and raw pixels as well (the random one also where it learns
     on, raw pixels where features are compared)."""
     images_per_batch: int = Field(default=256, ge=1, json_schema_extra=EXECUTION_ONLY)
     """Images per forward pass."""
+    actors: PoolOrCount | None = Field(default=None, json_schema_extra=EXECUTION_ONLY)
+    """Processes of a Ray cluster that make the features; the process of the command when left out."""
     object_store: ObjectStoreSpec = Field(default=ObjectStoreSpec(), json_schema_extra=EXECUTION_ONLY)
+
+    @property
+    def labelled(self) -> EvaluationDataSpec:
+        """`data`, for what cannot do without it; `rules.evaluation` has seen to it."""
+        assert self.data is not None
+        return self.data

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from .base import EXECUTION_ONLY, Section
-from .errors import Fault, SpecError
+from .options import option_faults
 from .source import ObjectStoreSpec, SourceSpec
 
 NAMED_OTHERWISE = {"uri": "SOURCE", "into": "INTO", "format": "--format-of-source"}
@@ -50,9 +50,4 @@ def ingest_spec(values: dict[str, Any]) -> IngestSpec:
     try:
         return IngestSpec.model_validate(values)
     except ValidationError as error:
-        faults = []
-        for item in error.errors():
-            field = str(item["loc"][-1])
-            option = NAMED_OTHERWISE.get(field, "--" + field.replace("_", "-"))
-            faults.append(Fault(option, f"got {item['input']!r}", item["msg"]))
-        raise SpecError(faults, "ingest") from None
+        raise option_faults(error, NAMED_OTHERWISE, "ingest") from None

@@ -9,6 +9,7 @@ from pydantic import Field
 from .augment import AugmentSpec
 from .base import EXECUTION_ONLY, Section
 from .data import DataSpec
+from .embed import EmbedSpec
 from .errors import Fault, SpecError
 from .evaluate import EvaluateSpec
 from .evaluation import EvaluateJobSpec
@@ -58,8 +59,8 @@ class TrainGeneratorSpec(TrainingSpec):
     """Prefix that gets the finished pipeline, or the finished LoRA weights."""
 
 
-SingleJobSpec = PretrainSpec | TrainGeneratorSpec | GenerateSpec | ExportSpec | EvaluateJobSpec
-FolderJobSpec = TrainingSpec | ExportSpec | EvaluateJobSpec
+SingleJobSpec = PretrainSpec | TrainGeneratorSpec | GenerateSpec | ExportSpec | EvaluateJobSpec | EmbedSpec
+FolderJobSpec = TrainingSpec | ExportSpec | EvaluateJobSpec | EmbedSpec
 """Jobs with a folder of their own below `storage`."""
 JobSpec = SingleJobSpec | PipelineJobSpec | SearchSpec
 """Any job, by its `kind`."""
@@ -82,6 +83,7 @@ JOB_KINDS: dict[str, type[JobSpec]] = {
     "train_generator": TrainGeneratorSpec,
     "export": ExportSpec,
     "evaluate": EvaluateJobSpec,
+    "embed": EmbedSpec,
     "pipeline": PipelineJobSpec,
     "search": SearchSpec,
 }

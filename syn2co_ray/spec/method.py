@@ -143,10 +143,9 @@ class DinoSpec(BackboneSpec):
     """Epochs at the start in which the last layer stays as it is."""
 
 
-class SupervisedSpec(BackboneSpec):
-    """The yardstick: cross-entropy on labels."""
+class ClassifierSpec(BackboneSpec):
+    """What every framework that learns labels has."""
 
-    framework: Literal["supervised"]
     classes: int | Annotated[tuple[str, ...], Field(strict=False)]
     """Number of classes, whose labels are then 0, 1, ...; or their labels in order."""
     label_smoothing: float = Field(default=0.1, ge=0, lt=1)
@@ -154,7 +153,17 @@ class SupervisedSpec(BackboneSpec):
 
     @property
     def number_of_classes(self) -> int:
-        return self.classes if isinstance(self.classes, int) else len(self.classes)
+        return len(self.class_names)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return tuple(map(str, range(self.classes))) if isinstance(self.classes, int) else self.classes
+
+
+class SupervisedSpec(ClassifierSpec):
+    """The yardstick: cross-entropy on labels."""
+
+    framework: Literal["supervised"]
 
 
 MethodSpec = Annotated[

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..spec.embed import EmbedSpec
+from ..spec.evaluation import EvaluateJobSpec
 from ..spec.generate import GenerateSpec
 from ..spec.job import JobSpec, TrainingSpec, steps_of
+from ..spec.probe_jobs import jobs_for_their_resources
 from ..spec.search import SearchSpec
 from .cluster import cluster_of
-from .generate import check_resources
-from .resources import choose_workers, gpus_in_words
+from .resources import check_actors, choose_workers, gpus_in_words
 from .search_room import concurrent_trials
 
 
@@ -31,9 +33,10 @@ def fit_lines(job: JobSpec, nodes: Sequence[Mapping[str, float]], limits: dict[s
         lines.append(f"asked: {concurrent_trials(job, largest.cpus, largest.node_gpus)} trials at once")
         return lines
     for step in steps_of(job):
-        if isinstance(step, GenerateSpec):
-            check_resources(step, largest)
+        told = len(lines)
+        if isinstance(step, GenerateSpec | EmbedSpec | EvaluateJobSpec) and step.actors is not None:
             actors = step.actors
+            check_actors(actors, largest)
             lines.append(
                 f"asked by {step.name}: {actors.min} to {actors.max} actors of {actors.cpus_each:g} CPUs and "
                 f"{actors.gpus_each:g} GPUs"
@@ -44,6 +47,13 @@ def fit_lines(job: JobSpec, nodes: Sequence[Mapping[str, float]], limits: dict[s
                 f"asked by {step.name}: {asked.cpus:g} CPUs and {asked.gpus:g} GPUs for {asked.workers} "
                 "workers and what feeds them"
             )
-        else:
+        if isinstance(step, EvaluateJobSpec):
+            for probe in jobs_for_their_resources(step):
+                asked = choose_workers(probe, largest.cpus, largest.node_gpus)
+                lines.append(
+                    f"asked by {step.name} ({probe.method.framework}): {asked.cpus:g} CPUs and "
+                    f"{asked.gpus:g} GPUs for {asked.workers} workers and what feeds them"
+                )
+        if len(lines) == told:
             lines.append(f"asked by {step.name}: nothing beyond the machine that runs the command")
     return lines

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..spec.job import PretrainSpec, TrainGeneratorSpec
+from ..spec.probe import ProbeSpec
 from ..storage import open_store, publish_bytes, publish_file
 from ..storage.run_layout import SAMPLES_FILE
 from ..train.worker_stream import WorkerStream
@@ -38,6 +39,26 @@ def pretrain_worker(task: WorkerTask) -> dict[str, Any]:
         return evaluation.after_training(loop.trainer.method, context)
 
     return run_worker(task, stream, evaluation.during_training, finish)
+
+
+def probe_worker(task: WorkerTask) -> dict[str, Any]:
+    """Learn labels; with `task.extra` (`EvaluationSets`) classify its queries at the end."""
+    task.board.mark.remote("workers started", time.time())
+    stream = WorkerStream(task)
+
+    from ..evaluate.training_probes import begin_with_weights, classified
+    from ..train.worker import run_worker
+
+    job = task.job
+    assert isinstance(job, ProbeSpec)
+    task.board.mark.remote("networks imported", time.time())
+
+    def finish(loop: Any, outcome: Any, context: Any) -> Any:
+        if outcome.status != "finished" or task.extra is None:
+            return None
+        return classified(job, loop.trainer.method, task.extra.queries, context)
+
+    return run_worker(task, stream, None, finish, lambda method: begin_with_weights(job, method))
 
 
 SAMPLES = 64

@@ -12,34 +12,42 @@ from rich.console import Console
 from ..data.index import build_index
 from ..data.prepare import run_prepare
 from ..evaluate.labelled import LabelledSet, check_labelled
+from ..report.detection_tables import detection_lines, with_headlines
 from ..report.table import result_lines
+from ..spec.base import Pool
 from ..spec.errors import DataError, RunInterrupted
 from ..spec.evaluation import EvaluateJobSpec
 from ..spec.identity import resolved_yaml, run_name
 from ..spec.source import SourceSpec
-from ..storage import publish_bytes
+from ..storage import list_files, open_store, publish_bytes
 from ..storage.run_layout import PROVENANCE_FILE, REPORT_FILE, RESULTS_FILE
 from ..train.run_folder import RunFolder, open_run
+from .cluster import connected
+from .detection import detection_pictures, run_detection
+from .evaluate_video import VideoPart, evaluation_pictures
 from .export import check_same_weights
 from .prepare import frozen_index
 from .progress import Progress
 from .provenance import provenance
+from .resources import check_actors
 from .stop_signals import StopSignals
 
 
-def run_evaluate(job: EvaluateJobSpec, console: Console) -> dict[str, Any]:
+def run_evaluate(job: EvaluateJobSpec, console: Console, *, debug: bool = False) -> dict[str, Any]:
     """Measure what is asked for; returns the content of results.json.
 
-    Runs in this process, on its GPU where there is one, without Ray. Features are kept shard by shard, so the
-    same command after a stop makes only what is missing.
+    Features are made in this process, on its GPU where there is one, or with `actors` by these on a Ray
+    cluster, and kept shard by shard; probes that train are runs on a Ray cluster (see `training_probes`). The
+    same command after a stop does the rest, whoever did what is there.
 
     Raises:
-        RunInterrupted: Ctrl-C or SIGTERM, after a whole shard.
+        RunInterrupted: Ctrl-C or SIGTERM, after a whole shard or checkpoint.
         Syn2coError: weights or data that cannot be used.
     """
     with Progress(console) as progress, StopSignals() as stop:
         progress.log(f"evaluation {run_name(job)}")
-        run_prepare(job.data.prepare, job.object_store, progress.log)
+        if job.data is not None:
+            run_prepare(job.data.prepare, job.object_store, progress.log)
         from ..evaluate.weights import load_backbone
 
         source = load_backbone(job.weights, job.object_store)
@@ -51,19 +59,66 @@ def run_evaluate(job: EvaluateJobSpec, console: Console) -> dict[str, Any]:
         results = run.read_json(RESULTS_FILE)
         if results is None:
             stop.listen()
-            results = _Measuring(job, source, run, progress, stop.asked.is_set).results()
+            results = _results(job, source, run, progress, stop, debug)
             run.write_json(RESULTS_FILE, results)
             # It brings matplotlib, which takes seconds to import.
             from ..report.evaluation_page import render_evaluation_page
 
-            page = render_evaluation_page(job.name, results, resolved_yaml(job))
+            pictures = evaluation_pictures(run)
+            if job.detection is not None:
+                pictures += detection_pictures(run)
+            page = render_evaluation_page(job.name, results, resolved_yaml(job), pictures=pictures)
             publish_bytes(run.store, REPORT_FILE, page.encode())
-        for line in result_lines(results):
+        about_features = result_lines(results) if job.data is not None else []
+        for line in [*about_features, *detection_lines(results)]:
             progress.log(line)
         for warning in results["warnings"]:
             progress.log(f"warning: {warning}")
         progress.log(f"report: {run.store.child(REPORT_FILE).uri}")
         return results
+
+
+def _results(
+    job: EvaluateJobSpec,
+    source: Any,
+    run: RunFolder,
+    progress: Progress,
+    stop: StopSignals,
+    debug: bool,
+) -> dict[str, Any]:
+    """Content of results.json: features' figures where there is `data`, and those of detection."""
+    if job.data is not None:
+        measuring = _Measuring(job, source, run, progress, stop, debug)
+        if job.actors is not None:
+            with connected(debug=debug) as cluster:
+                stop.listen()
+                check_actors(job.actors, cluster)
+                measuring.make_features(job.actors, progress)
+        results = measuring.results()
+    else:
+        import torch
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        results = {
+            "status": "finished",
+            "rows": [],
+            "weights": _about(source),
+            "warnings": [],
+            "device": device,
+        }
+        if run.read_json(PROVENANCE_FILE) is None:
+            run.write_json(PROVENANCE_FILE, {**provenance(job, ()), "weights": _about(source)})
+    if job.detection is not None:
+        started = time.perf_counter()
+        found, warnings = run_detection(job, run, progress, stop.asked.is_set)
+        results = {**results, "detection": found, "warnings": [*results["warnings"], *warnings]}
+        results["rows"] = with_headlines(results["rows"], found)
+        results["wall_s"] = results.get("wall_s", 0.0) + time.perf_counter() - started
+    return results
+
+
+def _about(source: Any) -> dict[str, Any]:
+    return {"source": source.source, "digest": source.digest, "notes": list(source.notes)}
 
 
 class _Measuring:
@@ -75,23 +130,26 @@ class _Measuring:
         source: Any,
         run: RunFolder,
         progress: Progress,
-        should_stop: Callable[[], bool],
+        stop: StopSignals,
+        debug: bool,
     ) -> None:
         import torch
 
-        self.job, self.source, self.run = job, source, run
-        self.log, self.should_stop = progress.log, should_stop
+        self.job, self.data, self.source, self.run, self.progress = job, job.labelled, source, run, progress
+        self.stop, self.debug = stop, debug
+        self.log: Callable[[str], None] = progress.log
+        self.should_stop: Callable[[], bool] = stop.asked.is_set
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.warnings: list[str] = []
-        self.bank = self._set("eval-bank", job.data.eval_bank)
-        self.queries = self._set("eval", job.data.eval)
+        self.bank = self._set("eval-bank", self.data.eval_bank)
+        self.queries = self._set("eval", self.data.eval)
 
     def _set(self, name: str, images: SourceSpec, *, labels_needed: bool = True) -> LabelledSet:
         return LabelledSet(
             (frozen_index(self.run, name, images, self.job.object_store, self.log),),
             self.job.object_store,
             self.source.image_size,
-            self.job.data.image_pixels_max,
+            self.data.image_pixels_max,
             self.job.images_per_batch,
             labels_needed,
         )
@@ -102,11 +160,12 @@ class _Measuring:
         job, started = self.job, time.perf_counter()
         check_labelled(self.bank, "data.eval_bank")
         check_labelled(self.queries, "data.eval")
+        networks = self._networks()
+        videos = VideoPart.of(job, networks, self.source.image_size, self.device)
         if self.run.read_json(PROVENANCE_FILE) is None:
-            weights = {"source": self.source.source, "digest": self.source.digest}
+            weights = _about(self.source)
             made = provenance(job, (*self.bank.indexes, *self.queries.indexes))
             self.run.write_json(PROVENANCE_FILE, {**made, "weights": weights})
-        networks = self._networks()
         sets = {network.name: (self._features(self.bank, network), self._features(self.queries, network))
                 for network in networks}  # fmt: skip
         bank, queries = sets[networks[0].name]
@@ -118,26 +177,32 @@ class _Measuring:
                 self.warnings.append(
                     f"{count} of {len(queries.keys)} images of data.eval also stand in {place}"
                 )
+        self.warnings += self._sources_not_looked_at()
         rows = []
         for network in networks:
             rows.append(figures(job, network.name, *sets[network.name], classes, self.device))
             if job.landmarks is not None:
                 rows[-1]["landmarks"] = self._landmarks(network)
-            if job.fine_tune is not None and network.backbone is not None:
-                rows[-1]["fine_tune"] = self._fine_tuned(network, *sets[network.name], classes)
             self.log(f"measured: {network.name}")
         results: dict[str, Any] = {"status": "finished", "rows": rows}
         if job.robustness is not None:
             results["robustness"] = robustness(job, bank, self._corrupted(networks[0]), classes, self.device)
+        if videos is not None:
+            found_in_videos = videos.measured(self.run, self.log, self.should_stop)
+            if found_in_videos is None:
+                raise self._stopped()
+            results["video_segmentation"], odd = found_in_videos
+            self.warnings += odd
+            for row in rows:
+                if row["features"] in results["video_segmentation"]["rows"]:
+                    row["video_segmentation"] = results["video_segmentation"]["rows"][row["features"]]
         if job.statistics is not None:
             results["statistics"] = self._statistics(networks[0], queries)
+        if job.linear_augmented is not None or job.fine_tune is not None:
+            self._train_probes(rows, networks, sets, classes)
         return {
             **results,
-            "weights": {
-                "source": self.source.source,
-                "digest": self.source.digest,
-                "notes": list(self.source.notes),
-            },
+            "weights": _about(self.source),
             "images": {"eval": len(queries.keys), "eval_bank": len(bank.keys), "classes": len(classes.names)},
             "duplicates": found,
             "warnings": self.warnings,
@@ -145,31 +210,57 @@ class _Measuring:
             "wall_s": time.perf_counter() - started,
         }
 
+    def make_features(self, actors: Pool, progress: Progress) -> None:
+        """Have actors make all shards that the protocols will ask for."""
+        from ..evaluate.feature_shards import FOLDER, View, feature_plan
+        from ..evaluate.networks import packed, packed_pixels
+        from ..evaluate.shard_actor import Assignment, Task
+        from .feature_actors import made_by_actors
+
+        networks = [packed(name, backbone) for name, backbone in self._backbones()]
+        networks += [packed_pixels()] if self.job.baselines else []
+        sets = [self.bank, self.queries]
+        if self.job.landmarks is not None:
+            sets.append(self._set("landmarks", self.job.landmarks.images, labels_needed=False))
+        tasks = [
+            Task(feature_plan(images, network.digest, View()), place)
+            for place, network in enumerate(networks)
+            for images in sets
+        ]
+        views = self._corrupted_views() if self.job.robustness is not None else ()
+        tasks += [Task(feature_plan(self.queries, networks[0].digest, view), 0) for _, _, view in views]
+        folder = self.run.store.child(FOLDER)
+        there = {info.path for info in list_files(folder, recursive=False, missing_ok=True)}
+        missing = [
+            (place, number)
+            for place, task in enumerate(tasks)
+            for number in range(len(task.plan.groups))
+            if task.plan.file_of(number) not in there
+        ]
+        if not missing:
+            return
+        assignment = Assignment(folder, tuple(tasks), tuple(networks))
+        for _ in made_by_actors(assignment, missing, actors, progress, self.should_stop):
+            pass
+        if self.should_stop():
+            raise self._stopped()
+
     def _networks(self) -> list[Any]:
-        import torch
+        from ..evaluate.networks import network_of, pixels_network
 
-        from ..evaluate.feature_shards import Network
-        from ..evaluate.features import raw_pixels
-        from ..evaluate.protocols import PIXELS, RANDOM, TRAINED
+        loaded = self._backbones()
+        networks = [network_of(name, backbone, self.device) for name, backbone in loaded]
+        return [*networks, pixels_network()] if self.job.baselines else networks
+
+    def _backbones(self) -> list[tuple[str, Any]]:
+        from ..evaluate.protocols import RANDOM, TRAINED
         from ..evaluate.weights import random_backbone
-        from ..methods.normalise import normalise
-
-        def network(name: str, loaded: Any) -> Network:
-            backbone = loaded.network.to(self.device)
-
-            def embed(images: Any) -> Any:
-                with torch.inference_mode():
-                    return backbone(normalise(images))
-
-            return Network(name, loaded.digest, embed, backbone)
 
         own = RANDOM if self.job.weights.random_seed is not None else TRAINED
-        networks = [network(own, self.source)]
-        if self.job.baselines:
-            if own != RANDOM:
-                networks.append(network(RANDOM, random_backbone(self.source, self.job.seed)))
-            networks.append(Network(PIXELS, PIXELS, raw_pixels))
-        return networks
+        random = self.job.baselines and own != RANDOM
+        return [(own, self.source)] + (
+            [(RANDOM, random_backbone(self.source, self.job.seed))] if random else []
+        )
 
     def _features(self, images: LabelledSet, network: Any, view: Any = None) -> Any:
         from ..evaluate.feature_shards import View, feature_set
@@ -180,11 +271,11 @@ class _Measuring:
         if found is None:
             raise self._stopped()
         total, bad = len(found.keys) + len(found.unreadable), len(found.unreadable)
-        if bad > self.job.data.quarantine_share_max * total:
+        if bad > self.data.quarantine_share_max * total:
             raise DataError(
                 images.indexes[0].source.uri,
                 f"{bad} of {total} images cannot be decoded, such as {found.unreadable[0]}",
-                f"at most {self.job.data.quarantine_share_max:.1%} (data.quarantine_share_max)",
+                f"at most {self.data.quarantine_share_max:.1%} (data.quarantine_share_max)",
                 "mend the source or raise that share",
             )
         if bad:
@@ -202,50 +293,61 @@ class _Measuring:
         images = self._set("landmarks", spec.images, labels_needed=False)
         return landmark_map(truth, images, self._features(images, network), network.embed, self.device)
 
-    def _fine_tuned(self, network: Any, bank: Any, queries: Any, classes: Any) -> dict[str, Any]:
-        import torch
+    def _train_probes(
+        self, rows: list[dict[str, Any]], networks: list[Any], sets: dict[str, Any], classes: Any
+    ) -> None:
+        """Last, as it takes longest: probes that train, of every network that can; into its row."""
+        from .training_probes import TrainingProbes
 
-        from ..evaluate.fine_tune import fine_tuned, predicted, read_lesson
-        from ..evaluate.knn import top1_percent
-        from ..evaluate.measures import labelled_share
-
-        spec, seed = self.job.fine_tune, self.job.seed
-        assert spec is not None
-        learnt, asked = classes.numbers(bank.labels), classes.numbers(queries.labels)
-
-        def at_epoch(epochs: int, loss: float) -> None:
-            if epochs % max(1, spec.epochs // 5) == 0:
-                self.log(f"fine-tuned: {network.name}, {epochs} of {spec.epochs} epochs, loss {loss:.3f}")
-            if self.should_stop():
-                raise self._stopped()
-
-        found = {}
-        for share in spec.shares:
-            rows = labelled_share(learnt, share, seed).tolist()
-            lesson = read_lesson(self.bank, {bank.keys[row]: int(learnt[row]) for row in rows})
-            model = fine_tuned(
-                *(network.backbone, lesson, self.bank, len(classes.names), spec, seed, self.device), at_epoch
+        with connected(debug=self.debug) as cluster:
+            self.stop.listen()
+            probes = TrainingProbes(
+                self.job,
+                self.run.store,
+                self.source,
+                self.bank,
+                self.queries,
+                cluster,
+                self.progress,
+                self.stop,
             )
-            by_key = predicted(model, self.queries, self.device)
-            percent = top1_percent(torch.tensor([by_key[key] for key in queries.keys]), asked)
-            found[f"{share:g}"] = {"top1_percent": percent, "images": len(lesson.keys)}
-        return found
+            for row, network in zip(rows, networks, strict=True):
+                bank, queries = sets[network.name]
+                if network.backbone is not None:
+                    row |= probes.measure(network, bank, queries, classes)
 
     def _stopped(self) -> RunInterrupted:
         return RunInterrupted(
             self.run.store.uri,
             "stopped",
             "",
-            "whole shards of features stay, fine-tuning starts anew: run the same command",
+            "whole shards of features and whole videos stay: run the same command",
         )
 
     def _trained_on(self) -> Iterator[bytes]:
         from ..evaluate.feature_shards import contents_of
 
-        for images in self.job.data.trained_on:
+        for images in self.data.trained_on:
             yield from contents_of(build_index(images, self.job.object_store), self.job.object_store)
 
+    def _sources_not_looked_at(self) -> list[str]:
+        """Sources of the run that was trained which nobody has named: a leak from there would go unseen."""
+        if self.source.job is None:
+            return []
+        data, options = self.data, self.job.object_store
+        named = {open_store(source.uri, options).uri for source in (data.eval_bank, *data.trained_on)}
+        return [
+            f"{source.uri}, which the weights were trained on, was not searched for images of data.eval: "
+            "name it in data.trained_on"
+            for source in self.source.job.data.train
+            if open_store(source.uri, options).uri not in named
+        ]
+
     def _corrupted(self, network: Any) -> Iterator[tuple[str, int, Any]]:
+        for name, severity, view in self._corrupted_views():
+            yield name, severity, self._features(self.queries, network, view)
+
+    def _corrupted_views(self) -> Iterator[tuple[str, int, Any]]:
         from ..augment.corruptions import corrupt
         from ..evaluate.feature_shards import View
 
@@ -253,8 +355,7 @@ class _Measuring:
         for name in self.job.robustness.corruptions:
             for severity in self.job.robustness.severities:
                 alter = functools.partial(_corrupted_view, corrupt, name, severity, self.job.seed)
-                view = View(f"{name} {severity} seed {self.job.seed}", alter)
-                yield name, severity, self._features(self.queries, network, view)
+                yield name, severity, View(f"{name} {severity} seed {self.job.seed}", alter)
 
     def _statistics(self, network: Any, queries: Any) -> dict[str, float]:
         from ..evaluate import statistics

@@ -32,15 +32,14 @@ from ..generate.parts import FOLDER
 from ..generate.slots import Conditions, content_id, number_of_shards
 from ..generate.weights import digest_of, local_pipeline
 from ..run_metrics import GenerationMetrics
-from ..spec.errors import ResourceError, RunInterrupted, error_from_json
+from ..spec.errors import RunInterrupted, error_from_json
 from ..spec.generate import GenerateSpec
 from ..spec.identity import run_name
 from ..storage import Store, delete_folder, exists, open_store, publish_bytes, read_bytes
-from ..train.room import gpus_fit
-from .cluster import Cluster, connected
+from .cluster import connected
 from .live import about_shards
 from .progress import Progress, duration
-from .resources import gpus_in_words
+from .resources import check_actors
 from .stop_signals import StopSignals
 
 PLAIN_LINE_EVERY_S = 10.0
@@ -76,7 +75,7 @@ def run_generate(job: GenerateSpec, console: Console, *, debug: bool = False) ->
             return _finished(store, job, conditions, content, digest, about, progress)
         with connected(debug=debug) as cluster:
             stop.listen()
-            check_resources(job, cluster)
+            check_actors(job.actors, cluster)
             for_actors = inputs_of_actors(job, store, conditions, records, progress.log)
             while True:
                 done = _Done(job, len(missing), progress)
@@ -182,18 +181,6 @@ class _Done:
             return line
         gpu_hours = elapsed_s / 3600 * self.job.actors.max * self.job.actors.gpus_each
         return f"{line}  at most {gpu_hours * self.job.price_per_gpu_hour:.2f} so far"
-
-
-def check_resources(job: GenerateSpec, cluster: Cluster) -> None:
-    actors = job.actors
-    gpus = [actors.gpus_each] * actors.min
-    if actors.min * actors.cpus_each > cluster.cpus or not gpus_fit(cluster.node_gpus, gpus):
-        raise ResourceError(
-            "actors",
-            f"{actors.min} actors of {actors.cpus_each:g} CPUs and {actors.gpus_each:g} GPUs",
-            f"what the cluster has: {cluster.cpus:g} CPUs, {gpus_in_words(cluster.node_gpus)}",
-            "lower actors.min, cpus_each or gpus_each, or add nodes",
-        )
 
 
 def _interrupted(store: Store, done: _Done) -> RunInterrupted:

@@ -17,6 +17,9 @@ from .shipping import ENDED
 OVER = ("SUCCEEDED", "FAILED", "STOPPED")
 RUN_KEY, COMMAND_KEY = "syn2co_run", "syn2co_command"
 """Metadata of our jobs: the run's name, and the command that submits it again."""
+PROBE_KEY = "syn2co_probe_for"
+"""Metadata of jobs that only ask the cluster's nodes. They stay on the job server: one that is deleted as
+soon as it has ended comes back as a failed one."""
 POLL_S = 1.0
 TALKATIVE = (
     "ray.dashboard.modules.job.sdk",
@@ -96,12 +99,15 @@ def job_client(dashboard: Dashboard) -> Any:
 
 
 def list_jobs(dashboard: Dashboard) -> list[Job]:
-    """Jobs that were submitted to the cluster, the oldest first; connections by `syn2co run` are none.
+    """Jobs that were submitted to the cluster, the oldest first, but for probes.
+
+    A `syn2co run` that only connects to the cluster is none.
 
     Raises:
         ClusterError: as of all functions here: nobody answers, or the token is missing or wrong.
     """
-    found = [_job(values) for values in dashboard.get("/api/jobs/") if values.get("submission_id")]
+    listed = [values for values in dashboard.get("/api/jobs/") if values.get("submission_id")]
+    found = [_job(values) for values in listed if PROBE_KEY not in (values.get("metadata") or {})]
     return sorted(found, key=lambda job: job.started_at or 0.0)
 
 

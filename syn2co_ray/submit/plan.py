@@ -11,6 +11,8 @@ from ..data.index import build_index
 from ..data.plan import Plan
 from ..generate.ledger import shards_of_run
 from ..generate.slots import number_of_shards
+from ..spec.base import Pool
+from ..spec.embed import EmbedSpec
 from ..spec.errors import StorageError
 from ..spec.evaluation import EvaluateJobSpec
 from ..spec.export import ExportSpec
@@ -18,15 +20,15 @@ from ..spec.generate import GenerateSpec
 from ..spec.identity import resolved_yaml, run_name, spec_hash
 from ..spec.job import SingleJobSpec, TrainingSpec
 from ..spec.live import LiveSpec
+from ..spec.probe_jobs import jobs_for_their_resources
 from ..spec.rules import worker_counts_allowed
 from ..spec.source import ShareSchedule
 from ..storage import list_files, open_store
 from ..train.room import view_threads
 from .cluster import Cluster, connected
-from .generate import check_resources
 from .placement import Place, Situation, advise, images_per_s
 from .prepare import make_plan
-from .resources import choose_workers
+from .resources import check_actors, choose_workers
 
 
 def plan_lines(steps: Sequence[SingleJobSpec], *, debug: bool = False) -> Iterator[str]:
@@ -59,6 +61,18 @@ def plan_lines(steps: Sequence[SingleJobSpec], *, debug: bool = False) -> Iterat
             yield f"export: {', '.join(job.formats)}, on the CPU of the machine that runs the command"
         elif isinstance(job, EvaluateJobSpec):
             yield f"evaluation: {', '.join(_protocols(job))}, on the machine that runs the command"
+            if job.actors is not None:
+                check_actors(job.actors, cluster)
+                yield f"features: by {_actors_in_words(job.actors)}"
+            for probe in jobs_for_their_resources(job):
+                asked = choose_workers(probe, cluster.cpus, cluster.node_gpus)
+                yield (
+                    f"{probe.method.framework}, on the cluster: {asked.cpus:g} CPUs, {asked.gpus:g} GPUs for "
+                    f"{asked.workers} workers, {_view_makers(probe)}, readers; worker counts allowed: "
+                    f"{', '.join(map(str, worker_counts_allowed(probe.train)))}"
+                )
+        elif isinstance(job, EmbedSpec):
+            yield from _embed_lines(job, cluster, made_before)
         else:
             yield from _training_lines(job, cluster, made_before)
 
@@ -67,6 +81,7 @@ def _protocols(job: EvaluateJobSpec) -> list[str]:
     names = (
         "knn",
         "linear",
+        "linear_augmented",
         "few_shot",
         "label_shares",
         "fine_tune",
@@ -74,12 +89,38 @@ def _protocols(job: EvaluateJobSpec) -> list[str]:
         "landmarks",
         "robustness",
         "statistics",
+        "video_segmentation",
+        "detection",
     )
     return [name for name in names if getattr(job, name)]
 
 
+def _actors_in_words(actors: Pool) -> str:
+    return f"{actors.min} to {actors.max} actors of {actors.cpus_each:g} CPUs and {actors.gpus_each:g} GPUs"
+
+
+def _embed_lines(job: EmbedSpec, cluster: Cluster, made_before: list[str]) -> Iterator[str]:
+    check_actors(job.actors, cluster)
+    yield f"asked: {_actors_in_words(job.actors)}"
+    for source in job.sources:
+        try:
+            index = build_index(source, job.object_store)
+        except StorageError:
+            writers = [f"prepare ({step.dataset})" for step in job.prepare]
+            writers += [f"the step that makes {uri}" for uri in made_before]
+            if not writers:
+                raise
+            yield f"source: {source.uri}: written first by {', '.join(writers)}"
+            continue
+        shards = -(-index.num_records // job.images_per_shard)
+        yield (
+            f"source: {index.source.uri} ({index.source.format}): {index.num_records:,} images, at most "
+            f"{shards:,} shards of {job.images_per_shard:,} or more"
+        )
+
+
 def _generate_lines(job: GenerateSpec, cluster: Cluster) -> Iterator[str]:
-    check_resources(job, cluster)
+    check_actors(job.actors, cluster)
     actors, shards = job.actors, number_of_shards(job)
     there = len(
         [
@@ -88,10 +129,7 @@ def _generate_lines(job: GenerateSpec, cluster: Cluster) -> Iterator[str]:
             if info.path.startswith("shard-")
         ]
     )
-    yield (
-        f"asked: {actors.min} to {actors.max} actors of {actors.cpus_each:g} CPUs and "
-        f"{actors.gpus_each:g} GPUs"
-    )
+    yield f"asked: {_actors_in_words(actors)}"
     yield (
         f"images: {job.images:,} in {shards:,} shards of up to {job.images_per_shard:,}, "
         f"{job.pipeline.steps} denoising steps each; {there:,} shards are in {job.into}"

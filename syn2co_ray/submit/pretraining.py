@@ -11,10 +11,12 @@ from typing import Any
 
 from ..report.bound import StreamMeasured, bound_of
 from ..spec.job import TrainGeneratorSpec, TrainingSpec
+from ..spec.probe import ProbeSpec
 from ..storage import publish_bytes
 from ..storage.run_layout import RESULTS_FILE, VIEWS_FILE
 from ..train.pretrain import PretrainRun
-from .entry import generator_worker, pretrain_worker
+from ..train.worker_task import WorkerTask
+from .entry import generator_worker, pretrain_worker, probe_worker
 from .live import LiveSource
 from .prepare import PreparedRun
 from .progress import Progress, duration, live_line
@@ -40,7 +42,6 @@ def train(
 ) -> dict[str, Any]:
     """Run the workers to their end, or to that of an epoch; results.json holds what is returned."""
     room = room_for_workers(prepared.job)
-    worker = generator_worker if isinstance(prepared.job, TrainGeneratorSpec) else pretrain_worker
     with contextlib.ExitStack() as stack:
         trackers = stack.enter_context(Trackers(prepared.job, prepared.run, progress.log))
         live, stream = None, prepared.stream
@@ -49,7 +50,13 @@ def train(
             stack.callback(live.stop)
             stream = live.joined_to(stream)
         run = PretrainRun(
-            prepared.job, prepared.run, stream, room, worker, prepared.evaluation, stop_after_epochs
+            prepared.job,
+            prepared.run,
+            stream,
+            room,
+            _worker_of(prepared.job),
+            prepared.evaluation,
+            stop_after_epochs,
         )
         started = time.time()
         run.start()
@@ -72,6 +79,12 @@ def train(
         trackers.finished(results)
     prepared.run.write_json(RESULTS_FILE, results)
     return results
+
+
+def _worker_of(job: TrainingSpec) -> Callable[[WorkerTask], dict[str, Any]]:
+    if isinstance(job, TrainGeneratorSpec):
+        return generator_worker
+    return probe_worker if isinstance(job, ProbeSpec) else pretrain_worker
 
 
 def _watch(

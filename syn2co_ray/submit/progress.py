@@ -63,6 +63,11 @@ class Progress(LiveText):
         """Steps done, as far as was shown."""
         return self._last_step if self._last_step >= 0 else None
 
+    def begin_run(self) -> None:
+        """What comes next is of another run."""
+        self._evaluations_shown = self._warnings_shown = 0
+        self._last_line_at, self._last_step, self._rate = 0.0, -1, None
+
     def show(self, seen: dict[str, Any]) -> None:
         """Update the live line, or print a plain line now and then."""
         for evaluation in seen["evaluations"][self._evaluations_shown :]:

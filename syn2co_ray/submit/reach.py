@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pyarrow import fs
 from pydantic import BaseModel
 
+from ..spec.embed import EmbedSpec
 from ..spec.errors import StorageError, Syn2coError, error_to_json
 from ..spec.evaluation import EvaluateJobSpec
 from ..spec.generate import GenerateSpec
@@ -70,8 +71,10 @@ def sources_needed(job: JobSpec) -> Iterator[tuple[SourceSpec, ObjectStoreSpec]]
     for step in _steps(job):
         if isinstance(step, GenerateSpec):
             made.append(step.into)
-        elif isinstance(step, TrainingSpec | EvaluateJobSpec):
+        elif isinstance(step, TrainingSpec | EvaluateJobSpec) and step.data is not None:
             made += [prepared.into for prepared in step.data.prepare]
+        elif isinstance(step, EmbedSpec):
+            made += [prepared.into for prepared in step.prepare]
         for source in _sources(step):
             if not any(_is_below(source.uri, place) for place in made):
                 yield source, step.object_store

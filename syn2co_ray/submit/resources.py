@@ -11,6 +11,7 @@ from ..spec.errors import ResourceError
 from ..spec.job import TrainingSpec
 from ..spec.rules import worker_counts_allowed
 from ..train.room import UNITS, Room, gpus_fit, view_threads, whole_gpus
+from .cluster import Cluster
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,13 @@ def asked_resources(job: TrainingSpec, workers: int) -> Asked:
 
 def room_for_workers(job: TrainingSpec) -> Room:
     """Which numbers of workers are allowed, and what they and the rest of the job need."""
-    pool, beside = job.train.workers, asked_resources(job, 0)
-    counts = tuple(worker_counts_allowed(job.train))
-    return Room(counts, pool.cpus_each, pool.gpus_each, beside.cpus, beside.gpu_requests)
+    pool, counts = job.train.workers, tuple(worker_counts_allowed(job.train))
+    beside = [(job.data.reader_cpus_each, 0.0)]
+    if job.augment.placement == "actors":
+        beside += _processes(job.augment.actors)
+    if job.data.live is not None:
+        beside += _processes(job.data.live.generator.actors)
+    return Room(counts, pool.cpus_each, pool.gpus_each, tuple(beside))
 
 
 def choose_workers(job: TrainingSpec, cpus_there: float, node_gpus: Sequence[float]) -> Asked:
@@ -98,6 +103,22 @@ def choose_workers(job: TrainingSpec, cpus_there: float, node_gpus: Sequence[flo
     )
 
 
+def check_actors(actors: Pool, cluster: Cluster) -> None:
+    """Refuse a pool whose fewest actors the cluster can never hold.
+
+    Raises:
+        ResourceError: too few CPUs or GPUs.
+    """
+    gpus = [actors.gpus_each] * actors.min
+    if actors.min * actors.cpus_each > cluster.cpus or not gpus_fit(cluster.node_gpus, gpus):
+        raise ResourceError(
+            "actors",
+            f"{actors.min} actors of {actors.cpus_each:g} CPUs and {actors.gpus_each:g} GPUs",
+            f"what the cluster has: {cluster.cpus:g} CPUs, {gpus_in_words(cluster.node_gpus)}",
+            "lower actors.min, cpus_each or gpus_each, or add nodes",
+        )
+
+
 def stream_resources(job: TrainingSpec, measured: StreamMeasured, cpus_there: float) -> StreamResources:
     """What the stream of a run had to work with beside its workers and actors."""
     actors, reader_cpus_each = job.augment.actors, job.data.reader_cpus_each
@@ -132,6 +153,11 @@ def _why_not_packed(requests: Sequence[float]) -> str:
 def _part(count: int, name: str, pool: Pool) -> str:
     gpus = f" and {pool.gpus_each:g} GPUs" if pool.gpus_each else ""
     return f"{count} {name} x {pool.cpus_each:g} CPUs{gpus}"
+
+
+def _processes(pool: Pool) -> list[tuple[float, float]]:
+    """CPUs and GPUs of each of the fewest actors of a pool."""
+    return [(pool.cpus_each, pool.gpus_each)] * pool.min
 
 
 def _gpu_requests(*processes: tuple[int, Pool]) -> tuple[float, ...]:

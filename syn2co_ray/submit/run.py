@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 from rich.console import Console
 
+from ..spec.embed import EmbedSpec
 from ..spec.errors import RunInterrupted, Syn2coError
 from ..spec.evaluation import EvaluateJobSpec
 from ..spec.export import ExportSpec
@@ -22,6 +23,7 @@ from ..spec.search import SearchSpec
 from ..storage import RunLog, run_log
 from ..storage.run_layout import RESULTS_FILE
 from .cluster import connected
+from .embed import run_embed
 from .evaluate import run_evaluate
 from .export import run_export
 from .generate import run_generate
@@ -61,7 +63,9 @@ def run_jobs(jobs: Sequence[JobSpec], console: Console, *, debug: bool = False) 
                     elif isinstance(step, ExportSpec):
                         run_export(step, console)
                     elif isinstance(step, EvaluateJobSpec):
-                        results[step.name] = run_evaluate(step, console)
+                        results[step.name] = run_evaluate(step, console, debug=debug)
+                    elif isinstance(step, EmbedSpec):
+                        run_embed(step, console, debug=debug)
                     else:
                         results[step.name] = run_job(step, console, debug=debug, begun_at=begun_at)
                     begun_at = time.time()

@@ -19,7 +19,7 @@ from ..spec.job import JobSpec
 from ..spec.pipeline import PipelineJobSpec
 from . import probe
 from .dashboard import Dashboard
-from .jobs import COMMAND_KEY, RUN_KEY, code_of, job_client, list_jobs, log_of, wait_until_over
+from .jobs import COMMAND_KEY, PROBE_KEY, RUN_KEY, code_of, job_client, list_jobs, log_of, wait_until_over
 from .parity import OTHER_LIBRARIES, check_parity
 from .shipping import JOB_FILE, entrypoint, runtime_env, with_absolute_paths
 
@@ -68,7 +68,8 @@ def submit(dashboard: Dashboard, sending: Sending, log: Callable[[str], None]) -
         for line in checked_lines(sending.job, answer):
             log(line)
         environment = _uploaded(sending, folder, sending.stop_grace_s)
-        return _sent(dashboard, entrypoint(), environment, sending.run, sending.command)
+        metadata = {RUN_KEY: sending.run, COMMAND_KEY: sending.command}
+        return _sent(dashboard, entrypoint(), environment, sending.run, metadata)
 
 
 def checked_lines(job: JobSpec, answer: dict[str, Any]) -> list[str]:
@@ -103,7 +104,7 @@ def _asked(dashboard: Dashboard, sending: Sending, folder: Path) -> dict[str, An
     """Send the probe, and wait for what it says."""
     environment = _uploaded(sending, folder, PROBE_STOP_GRACE_S)
     command = f"python {PROBE_FILE} {JOB_FILE}"
-    name = _sent(dashboard, command, environment, f"probe-{sending.run}", "")
+    name = _sent(dashboard, command, environment, f"probe-{sending.run}", {PROBE_KEY: sending.run})
     ended = wait_until_over(dashboard, name)
     said = log_of(dashboard, name)
     lines = [line for line in said.splitlines() if line.startswith(probe.ANSWER)]
@@ -117,7 +118,6 @@ def _asked(dashboard: Dashboard, sending: Sending, folder: Path) -> dict[str, An
             "",
             step,
         )
-    job_client(dashboard).delete_job(name)
     return dict(json.loads(lines[-1].removeprefix(probe.ANSWER)))
 
 
@@ -135,15 +135,17 @@ def _uploaded(sending: Sending, folder: Path, stop_grace_s: int) -> dict[str, An
     return runtime_env(folder, stop_grace_s=stop_grace_s, working_tree=sending.working_tree, pip=sending.pip)
 
 
-def _sent(dashboard: Dashboard, command: str, environment: dict[str, Any], run: str, again: str) -> str:
-    name = f"{run}-{secrets.token_hex(ID_BYTES)}"
+def _sent(
+    dashboard: Dashboard, command: str, environment: dict[str, Any], stem: str, metadata: dict[str, str]
+) -> str:
+    name = f"{stem}-{secrets.token_hex(ID_BYTES)}"
     try:
         return str(
             job_client(dashboard).submit_job(
                 entrypoint=command,
                 submission_id=name,
                 runtime_env=environment,
-                metadata={RUN_KEY: run, COMMAND_KEY: again},
+                metadata=metadata,
             )
         )
     except (RuntimeError, OSError, ValueError) as error:

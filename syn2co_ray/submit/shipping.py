@@ -20,6 +20,8 @@ from .probe import PACKAGE
 JOB_FILE = "job.yaml"
 ENDED = "ended with exit code "
 """Last line of a job's log: Ray keeps no exit code of a job that it was asked to stop."""
+INSTALL_TIMEOUT_S = 1800
+"""Ray's own ten minutes are short for torch with CUDA, once a node."""
 PLACES = frozenset({"storage", "uri", "into", "run"})
 """Keys that always name a place."""
 PLACES_OR_NAMES = frozenset({"source", "lora", "weights"})
@@ -89,6 +91,7 @@ def runtime_env(
         environment["excludes"] = ["**/__pycache__"]
     if pip:
         environment["pip"] = {"packages": pinned_libraries(), "pip_check": False}
+        environment["config"] = {"setup_timeout_seconds": INSTALL_TIMEOUT_S}
     return environment
 
 

@@ -8,6 +8,7 @@ run.
 from __future__ import annotations
 
 import os
+import threading
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -180,6 +181,8 @@ class BoardClient:
     def __init__(self, board: Any, period_s: float = 0.2) -> None:
         self.board, self.period_s = board, period_s
         self._posted_at = 0.0
+        self._withheld: dict[str, Any] | None = None
+        self._showing = threading.Lock()
         self._asked_at = 0.0
         self._pending: Any = None
         # What was wished for before this worker began concerned the one before it, but for a stop.
@@ -202,12 +205,33 @@ class BoardClient:
         return ray.get(self.board.silent.remote(timeout_s))
 
     def show(self, progress: dict[str, Any]) -> None:
-        """Post progress; steps are thinned to one a period, the last one and all else pass."""
-        now = time.monotonic()
-        passes = "step" not in progress or progress["step"] == progress["total_steps"]
-        if passes or now - self._posted_at >= self.period_s:
-            self._posted_at = now
+        """Post progress; steps are thinned to one a period, the last one and all else pass.
+
+        The newest step is never kept for longer than a period: the next one may wait for images that a live
+        source only makes once it knows of this one.
+        """
+        if "step" not in progress:
             self.board.post.remote(progress)
+            return
+        with self._showing:
+            due_in_s = self._posted_at + self.period_s - time.monotonic()
+            if due_in_s <= 0 or progress["step"] == progress["total_steps"]:
+                self._post_step(progress)
+                return
+            if self._withheld is None:
+                timer = threading.Timer(due_in_s, self._post_withheld)
+                timer.daemon = True
+                timer.start()
+            self._withheld = progress
+
+    def _post_step(self, progress: dict[str, Any]) -> None:
+        self._posted_at, self._withheld = time.monotonic(), None
+        self.board.post.remote(progress)
+
+    def _post_withheld(self) -> None:
+        with self._showing:
+            if self._withheld is not None:
+                self._post_step(self._withheld)
 
     def wish(self) -> Wish:
         """What is wished for, as of the newest answer that has arrived; each wish but a stop only once."""

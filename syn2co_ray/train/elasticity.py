@@ -16,6 +16,7 @@ from typing import Any
 import ray
 import ray.train
 from ray._private.state import state as cluster_state
+from ray.data._internal.cluster_autoscaler.base_autoscaling_coordinator import ResourceRequestPriority
 from ray.train.v2._internal.execution.failure_handling.default import DefaultFailurePolicy
 from ray.train.v2._internal.execution.scaling_policy import NoopDecision, ResizeDecision, ScalingDecision
 from ray.train.v2._internal.execution.scaling_policy.elastic import ElasticScalingPolicy
@@ -26,6 +27,8 @@ from .room import Room
 from .wish import Wish
 
 LOOK_EVERY_S = 1.0
+ASK_EVERY_S, ASKED_FOR_S = 20.0, 180.0
+"""How often the autoscaler is asked for nodes, and for how long it is, as Ray Train does for the workers."""
 SETTLE_S = 3.0
 """Nodes must have been there, or been gone, for so long: they often come several at a time."""
 PAUSE_WITHIN_S = 30.0
@@ -45,6 +48,7 @@ class WorkersThatFit(ElasticScalingPolicy):
         self._pausing_for: int | None = None
         self._warned_of: frozenset[str] = frozenset()
         self._said_waiting = False
+        self._asked_beside_at = float("-inf")
 
     def make_decision_for_non_running_worker_group(self) -> ScalingDecision:
         """Start with what is there; wait when it is too little."""
@@ -55,8 +59,10 @@ class WorkersThatFit(ElasticScalingPolicy):
                 words = f"waiting for room for {self.room.counts[0]} workers on the cluster"
                 self.board.post.remote({"warning": words})
             self._said_waiting = True
+            self._ask_for_the_rest()
             return NoopDecision()
         self._said_waiting, self._pausing_for = False, None
+        self._leave_the_rest_to_those_who_use_it()
         return self._resized(count)
 
     def make_decision_for_running_worker_group(
@@ -86,6 +92,27 @@ class WorkersThatFit(ElasticScalingPolicy):
         if now - worker_group_state.start_time < self.every_s:
             return NoopDecision()
         return self._after_a_pause(count, f"nodes came: {workers} to {count} workers", now)
+
+    def _ask_for_the_rest(self) -> None:
+        """Ask the autoscaler for what feeds the workers.
+
+        Ray Train asks for the workers alone, and Ray Data for its actors only once they run.
+        """
+        now = time.monotonic()
+        if now - self._asked_beside_at < ASK_EVERY_S:
+            return
+        self._asked_beside_at = now
+        self._autoscaling_coordinator.request_resources.remote(
+            requester_id=f"{self._requester_id}-beside",
+            resources=[self._bundle(cpus, gpus) for cpus, gpus in self.room.beside],
+            expire_after_s=ASKED_FOR_S,
+            priority=ResourceRequestPriority.HIGH,
+        )
+
+    def _leave_the_rest_to_those_who_use_it(self) -> None:
+        if self._asked_beside_at > float("-inf"):
+            self._autoscaling_coordinator.cancel_request.remote(f"{self._requester_id}-beside")
+            self._asked_beside_at = float("-inf")
 
     def _after_a_pause(
         self, count: int, reason: str, now: float, within_s: float = float("inf")
@@ -120,10 +147,11 @@ class WorkersThatFit(ElasticScalingPolicy):
         return now - self._changed_since >= SETTLE_S
 
     def _resized(self, count: int) -> ScalingDecision:
-        resources = {"CPU": self.room.cpus_each}
-        if self.room.gpus_each:
-            resources["GPU"] = self.room.gpus_each
-        return ResizeDecision(num_workers=count, resources_per_worker=resources)
+        each = self._bundle(self.room.cpus_each, self.room.gpus_each)
+        return ResizeDecision(num_workers=count, resources_per_worker=each)
+
+    def _bundle(self, cpus: float, gpus: float) -> dict[str, float]:
+        return {"CPU": cpus, "GPU": gpus} if gpus else {"CPU": cpus}
 
     def _leaving(self) -> frozenset[str]:
         """Nodes that were told to go (preemption notice, drain)."""

@@ -1,4 +1,4 @@
-"""Labels of records as numbers: for the supervised yardstick, and to see which negatives are false."""
+"""Labels of records as numbers: for all that learns them, and to see which negatives are false."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from ..data.randomness import digest_words
 from ..spec.errors import DataError
+from ..spec.probe import HELD_OUT_ONE_IN
 
 
 def label_numbers(labels: Sequence[str | None]) -> np.ndarray:
@@ -17,6 +18,12 @@ def label_numbers(labels: Sequence[str | None]) -> np.ndarray:
     """
     numbers = {label: int(digest_words("label", label)[0] >> np.uint64(1)) for label in set(labels) if label}
     return np.array([numbers[label] if label else -1 for label in labels], dtype=np.int64)
+
+
+def held_out(keys: Sequence[str], seed: int) -> np.ndarray:
+    """(n,) bool: the tenth of a bank that chooses between classifiers, by a digest of seed and key alone."""
+    words = [int(digest_words("held-out", seed, key)[0]) for key in keys]
+    return np.array([word % HELD_OUT_ONE_IN == 0 for word in words], dtype=bool)
 
 
 def class_numbers(

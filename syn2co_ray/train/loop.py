@@ -54,6 +54,10 @@ Evaluate = Callable[[Method, TrainContext], dict[str, Any] | None]
 """Measures the online encoder on all ranks; the figures come back on rank 0."""
 
 
+Begin = Callable[[Method], str]
+"""Puts weights into a method that has not learned anything yet; returns what was done, for people."""
+
+
 @dataclass
 class LoopOutcome:
     """How the loop ended."""
@@ -79,7 +83,8 @@ class LoopOutcome:
 class TrainLoop:
     """Runs from the newest whole checkpoint to the end, or until asked to stop.
 
-    With `stop_after_epochs` it ends there at the latest, as if asked to stop at that step.
+    With `stop_after_epochs` it ends there at the latest, as if asked to stop at that step. `begin` is called
+    where there is no checkpoint.
     """
 
     def __init__(
@@ -90,8 +95,10 @@ class TrainLoop:
         steps_per_epoch: int,
         evaluate: Evaluate | None = None,
         stop_after_epochs: int | None = None,
+        begin: Begin | None = None,
     ) -> None:
         self.job, self.context, self.run, self.evaluate = job, context, run, evaluate
+        self.begin = begin
         self.steps_per_epoch = steps_per_epoch
         self.trainer = StepTrainer(job, context, steps_per_epoch)
         self.end_step = steps_per_epoch * min(job.train.epochs, stop_after_epochs or job.train.epochs)
@@ -171,6 +178,8 @@ class TrainLoop:
             if self.job.train.start_from is not None:
                 start, store = self.job.train.start_from, self.job.object_store
                 self.notes.append(start_from(self.trainer.method, start, store))
+            if self.begin is not None:
+                self.notes.append(self.begin(self.trainer.method))
             return
         self.trainer.restore(checkpoint)
         self.step = checkpoint.step

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -12,26 +12,32 @@ from torch import nn
 from ..spec.train import OptimizerSpec
 
 
-def parameter_groups(model: nn.Module, spec: OptimizerSpec) -> list[dict[str, object]]:
-    """Trainable parameters in up to two groups: those that decay, and those that do not.
+def parameter_groups(
+    model: nn.Module, spec: OptimizerSpec, factors: Mapping[str, float] | None = None
+) -> list[dict[str, object]]:
+    """Trainable parameters, those that decay first; those of another learning rate in groups of their own.
 
-    Each group says in `decays` which one it is, so that a schedule finds it. What decays is
-    `spec.weight_decay_of`.
+    Each group says in `decays` which one it is, and in `factor` by what the schedule's rate is multiplied, so
+    that a schedule finds it. What decays is `spec.weight_decay_of`.
     """
     exempt = set() if spec.weight_decay_of != "matrices" else set(_named_without_decay(model))
-    decayed: list[nn.Parameter] = []
-    free: list[nn.Parameter] = []
+    members: dict[tuple[bool, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         matrix = parameter.ndim > 1 and not name.endswith(".bias")
         decays = spec.weight_decay_of == "all" or (matrix and name not in exempt)
-        (decayed if decays else free).append(parameter)
-    groups: list[dict[str, object]] = [
-        {"params": decayed, "weight_decay": spec.weight_decay, "decays": True},
-        {"params": free, "weight_decay": 0.0, "decays": False},
+        factor = (factors or {}).get(name, 1.0)
+        members.setdefault((decays, factor), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "weight_decay": spec.weight_decay if decays else 0.0,
+            "decays": decays,
+            "factor": factor,
+        }
+        for (decays, factor), parameters in sorted(members.items(), key=lambda item: not item[0][0])
     ]
-    return [group for group in groups if group["params"]]
 
 
 def _named_without_decay(model: nn.Module) -> Iterator[str]:
@@ -42,9 +48,17 @@ def _named_without_decay(model: nn.Module) -> Iterator[str]:
             yield from (f"{path}.{name}" if path else name for name in names())
 
 
-def build_optimizer(model: nn.Module, spec: OptimizerSpec) -> torch.optim.Optimizer:
-    """AdamW or SGD over the trainable parameters; `Schedule.apply` sets its rates before each step."""
-    groups = parameter_groups(model, spec)
+def build_optimizer(
+    model: nn.Module, spec: OptimizerSpec, factors: Mapping[str, float] | None = None
+) -> torch.optim.Optimizer:
+    """AdamW or SGD over the trainable parameters; `Schedule.apply` sets its rates before each step.
+
+    Args:
+        model: holds the parameters.
+        spec: section `train.optimizer`.
+        factors: names of parameters -> factor on their learning rate; 1 for those left out.
+    """
+    groups = parameter_groups(model, spec, factors)
     if spec.name == "sgd":
         return torch.optim.SGD(groups, lr=0.0, momentum=spec.sgd_momentum)
     return torch.optim.AdamW(groups, lr=0.0, betas=spec.betas, eps=spec.eps)
@@ -102,7 +116,7 @@ class Schedule:
         """Give the optimizer its values for this step; returns the learning rate."""
         rate, decay = self.learning_rate(step), self.weight_decay(step)
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["factor"]
             if group["decays"]:
                 group["weight_decay"] = decay
         return rate

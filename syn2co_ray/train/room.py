@@ -16,28 +16,23 @@ class Room:
     Attributes:
         counts: worker counts allowed, ascending; each divides the global batch.
         cpus_each, gpus_each: of a worker.
-        cpus_beside: of everything else the job runs at least.
-        gpus_beside: what each other process asks for that the job runs at least.
+        beside: CPUs and GPUs of each other process that the job runs at least.
     """
 
     counts: tuple[int, ...]
     cpus_each: float
     gpus_each: float
-    cpus_beside: float
-    gpus_beside: tuple[float, ...] = ()
+    beside: tuple[tuple[float, float], ...]
 
     def fitting(self, nodes: Sequence[dict[str, float]]) -> int | None:
         """Largest allowed count that fits on nodes with these resources; None when none does."""
         places = sum(self._places(node) for node in nodes)
-        cpus = sum(node.get("CPU", 0.0) for node in nodes) - self.cpus_beside
+        cpus = sum(node.get("CPU", 0.0) for node in nodes) - sum(cpus for cpus, _ in self.beside)
+        gpus_beside = [gpus for _, gpus in self.beside]
         node_gpus = [node.get("GPU", 0.0) for node in nodes]
         for count in reversed(self.counts):
             enough = count * self.cpus_each <= cpus + 1 / UNITS
-            if (
-                count <= places
-                and enough
-                and gpus_fit(node_gpus, [self.gpus_each] * count + list(self.gpus_beside))
-            ):
+            if count <= places and enough and gpus_fit(node_gpus, [self.gpus_each] * count + gpus_beside):
                 return count
         return None
 

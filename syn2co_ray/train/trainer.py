@@ -21,10 +21,11 @@ from ..methods.execution import compile_encoders, encode_in_parts, recompute_blo
 from ..methods.normalise import normalise
 from ..spec.generator_method import LoraSpec
 from ..spec.job import TrainingSpec
-from ..spec.method import SupervisedSpec
+from ..spec.method import ClassifierSpec
+from ..spec.probe import LinearGridMethodSpec
 from .checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
 from .context import TrainContext
-from .labels import class_numbers, label_numbers
+from .labels import class_numbers, held_out, label_numbers
 from .optimizer import Schedule, build_optimizer
 
 _RENAMED = "forward_sync_buffers" in inspect.signature(DistributedDataParallel.__init__).parameters
@@ -59,7 +60,9 @@ class StepTrainer:
         self.images_per_rank = job.train.images_per_step_global // context.world_size
         self.method: Method = build_method(job.method, job.augment.image_size, job.seed).to(context.device)
         self._switch_execution()
-        self.optimizer = build_optimizer(self.method, job.train.optimizer)
+        self.optimizer = build_optimizer(
+            self.method, job.train.optimizer, self.method.learning_rate_factors()
+        )
         self.schedule = Schedule(
             job.train.optimizer,
             steps_per_epoch,
@@ -103,6 +106,7 @@ class StepTrainer:
             first_row=self.context.rank * self.images_per_rank,
             group=None,
             images_per_epoch=self.job.data.images_per_epoch,
+            held_out=self._held_out(records),
             telemetry=step % TELEMETRY_EVERY_STEPS == 0,
         )
         statistics = _running_statistics(self.method)
@@ -134,12 +138,17 @@ class StepTrainer:
         views = [view for group in records.views for view in _device_views(group, self.context.device)]
         if self.job.train.channels_last:
             views = [view.contiguous(memory_format=torch.channels_last) for view in views]
-        needs_classes = isinstance(self.job.method, SupervisedSpec | LoraSpec) and self.job.method.classes
+        needs_classes = isinstance(self.job.method, ClassifierSpec | LoraSpec) and self.job.method.classes
         if needs_classes:
             numbers = class_numbers(records.labels, records.keys, self.job.method.classes)
         else:
             numbers = label_numbers(records.labels)
         return views, torch.from_numpy(numbers).to(self.context.device, non_blocking=True)
+
+    def _held_out(self, records: StepRecords) -> torch.Tensor | None:
+        if not isinstance(self.job.method, LinearGridMethodSpec):
+            return None
+        return torch.from_numpy(held_out(records.keys, self.job.seed)).to(self.context.device)
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         if self.autocast_dtype is None:

@@ -16,7 +16,7 @@ from ..spec.identity import run_name
 from ..storage import RunLog, run_log
 from .board import BoardClient
 from .context import TrainContext
-from .loop import Evaluate, LoopOutcome, TrainLoop
+from .loop import Begin, Evaluate, LoopOutcome, TrainLoop
 from .process_group import is_timeout, joined
 from .worker_stream import WorkerStream
 from .worker_task import WorkerTask
@@ -30,7 +30,11 @@ Finish = Callable[[TrainLoop, LoopOutcome, TrainContext], Any]
 
 
 def run_worker(
-    task: WorkerTask, stream: WorkerStream, evaluate: Evaluate | None, finish: Finish | None
+    task: WorkerTask,
+    stream: WorkerStream,
+    evaluate: Evaluate | None,
+    finish: Finish | None,
+    begin: Begin | None = None,
 ) -> dict[str, Any]:
     """Train on this rank; what comes back on rank 0 is the run's answer.
 
@@ -40,14 +44,19 @@ def run_worker(
     rank = ray.train.get_context().get_world_rank()
     with run_log(f"rank-{rank:05d}", run_name(task.job), task.run.store) as log:
         try:
-            return _run(task, stream, evaluate, finish, log)
+            return _run(task, stream, evaluate, finish, begin, log)
         except Exception:
             _log.exception("rank %d failed", rank)
             raise
 
 
 def _run(
-    task: WorkerTask, stream: WorkerStream, evaluate: Evaluate | None, finish: Finish | None, log: RunLog
+    task: WorkerTask,
+    stream: WorkerStream,
+    evaluate: Evaluate | None,
+    finish: Finish | None,
+    begin: Begin | None,
+    log: RunLog,
 ) -> dict[str, Any]:
     board = BoardClient(task.board)
     place = ray.train.get_context()
@@ -74,6 +83,7 @@ def _run(
                 task.steps_per_epoch,
                 evaluate=evaluate,
                 stop_after_epochs=task.stop_after_epochs,
+                begin=begin,
             )
             log.step = lambda: loop.step
             board.mark("model built")

@@ -40,6 +40,9 @@ class Client:
             stderr=subprocess.STDOUT,
             text=True,
             env={**self.environment, **more},
+            cwd=self.environment[
+                "XDG_STATE_HOME"
+            ],  # `-m` would find the code of a folder before PYTHONPATH's
         )
 
     def __call__(self, *words: str, **more: str) -> tuple[int, str]:

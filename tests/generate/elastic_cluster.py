@@ -12,7 +12,7 @@ import sys
 import threading
 from pathlib import Path
 
-from tests.ray_nodes import Nodes, autoscaling, wait_for  # isort: skip (before ray: it sets its environment)
+from tests.ray_nodes import Nodes, Timeline, autoscaling, wait_for  # isort: skip (before ray: it sets its environment)
 
 import ray
 from rich.console import Console
@@ -29,18 +29,12 @@ def autoscale(job: GenerateSpec) -> None:
     wait_for(lambda: nodes.alive() == 1)
     os.environ["RAY_ADDRESS"] = nodes.address
     ray.init(nodes.address, log_to_driver=False, logging_level="ERROR")
-    seen: list[int] = []
-    ended = threading.Event()
-
-    def count() -> None:
-        while not ended.wait(0.5):
-            seen.append(sum(node["Alive"] for node in ray.nodes()))
-
-    threading.Thread(target=count, daemon=True).start()
+    timeline = Timeline()
     run_generate(job, Console(width=200))
-    print(f"at most {max(seen)} nodes", flush=True)
-    wait_for(lambda: seen[-1] == 1, timeout_s=180)
-    ended.set()
+    print(f"CPUs taken: {timeline.taken_percent():.0f} %; ended at {timeline.since_start_s:.0f} s")
+    print(f"at most {timeline.nodes_max} nodes", flush=True)
+    wait_for(lambda: timeline.nodes == 1, timeout_s=180)
+    print(f"nodes: {timeline.end()}")
     print("1 node again", flush=True)
 
 

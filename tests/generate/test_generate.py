@@ -154,6 +154,7 @@ def test_what_actors_meet_is_one_clear_error(ray_cluster: Any, make_job: MakeJob
         run(make_job(into=make_job().into + "-3", actors={"min": 64, "max": 64, "cpus_each": 4}))
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_what_repeats_another_shard_or_a_real_set_is_made_again(
     ray_cluster: Any, make_job: MakeJob, tmp_path: Path

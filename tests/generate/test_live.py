@@ -111,6 +111,7 @@ def test_a_window_holds_the_same_records_after_an_actor_died_and_in_a_resumed_ru
         assert [records(stream, number) for number in range(3, WINDOWS)] == first[3:]
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_a_trial_with_the_same_generator_copies_what_another_has_made(
     ray_cluster: Any, tmp_path: Path

@@ -41,6 +41,12 @@ def test_protocols_that_were_asked_for_have_a_table_each():
     row = {
         **RESULTS["rows"][0],
         "few_shot": {"1": {"top1_percent": 26.9, "interval95_percent": 1.16}},
+        "linear_augmented": {
+            **{"top1_percent": 71.25, "learning_rate": 0.5, "images": 1408, "run": "linear-trained-12345678"},
+            "heldout_top1_percent_by_rate": {"0.5": 70.75, "2": 69.5},
+            "best_on_eval": {"top1_percent": 71.75, "learning_rate": 2.0},
+        },
+        "fine_tune": {"0.1": {"top1_percent": 83.5, "images": 141, "run": "fine-tune-0.1-trained-12345678"}},
         "label_shares": {"0.01": {"top1_percent": 14.65, "images": 10}},
         "retrieval": {"map_percent": 15.57, "queries": 389},
     }
@@ -61,6 +67,11 @@ def test_protocols_that_were_asked_for_have_a_table_each():
     page = render_evaluation_page("digits", {**RESULTS, **more}, "", NOW)
     for cell in ("26.90 ± 1.16", "14.65", "15.57", "40.50", "10.25", "12.5", "9.25", "-2.5"):
         assert f"<td>{cell}</td>" in page
+    for cell in ("71.25", "70.75", "69.50", "71.75", "83.50"):
+        assert f"<td>{cell}</td>" in page
+    assert "<h2>Linear probe with augmentation</h2>" in page
+    assert "<th>best on eval</th>" in page
+    assert "<th>10 % (141 images)</th>" in page
     assert "<th>1 % (10 images)</th>" in page
     assert "mean 25.38" in page
     assert "linear</h2>" not in page

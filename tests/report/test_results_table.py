@@ -192,9 +192,18 @@ def test_columns_hold_whatever_a_row_has_in_percent() -> None:
             "linear_learning_rate": 0.1,
             "few_shot": {"5": {"top1_percent": 3.0, "interval95_percent": 0.5}},
             "retrieval": {"map_percent": 4.0, "queries": 389},
+            "linear_augmented": {
+                **{"top1_percent": 5.0, "learning_rate": 1.0},
+                "heldout_top1_percent_by_rate": {"1": 5.5},
+                "best_on_eval": {"top1_percent": 6.0, "learning_rate": 2.0},
+            },
+            "fine_tune": {"0.1": {"top1_percent": 7.0, "images": 141}},
         }
     )
-    assert figures_of(row) == {"k-NN k=20": 2.0, "k-NN k=200": 1.0, "few shot 5": 3.0, "retrieval map": 4.0}
+    assert figures_of(row) == {
+        **{"k-NN k=20": 2.0, "k-NN k=200": 1.0, "few shot 5": 3.0, "retrieval map": 4.0},
+        **{"linear augmented": 5.0, "linear augmented best on eval": 6.0, "fine tune 0.1": 7.0},
+    }
 
 
 def test_a_figure_that_only_some_seeds_have_says_of_how_many(tmp_path: Path) -> None:

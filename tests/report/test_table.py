@@ -35,6 +35,20 @@ def test_what_was_not_measured_says_so():
     assert result_lines(RESULTS)[2].count("not measured") == 3
 
 
+def test_training_probes_have_columns_of_their_own():
+    trained = {
+        **RESULTS["rows"][0],
+        "linear_augmented": {"top1_percent": 71.25, "best_on_eval": {"top1_percent": 99.0}},
+        "fine_tune": {"0.1": {"top1_percent": 83.5}, "1": {"top1_percent": 90.0}},
+    }
+    header, line, pixels = result_lines({"status": "finished", "rows": [trained, RESULTS["rows"][1]]})
+    assert header.endswith(
+        "linear top-1 %  linear, augmented top-1 %  fine-tuned, 10 % top-1 %  fine-tuned, 100 % top-1 %"
+    )
+    assert line.split()[-3:] == ["71.25", "83.50", "90.00"]
+    assert pixels.count("not measured") == 6
+
+
 def test_no_rows_only_the_header_is_left():
     assert result_lines({"status": "interrupted"}) == ["features  linear top-1 %"]
 

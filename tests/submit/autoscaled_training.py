@@ -1,5 +1,5 @@
-"""A training that needs more nodes than there are, on a cluster that scales itself. A script: one cluster a
-process.
+"""A training that needs more nodes than there are, on a cluster that scales itself and takes them back. A
+script: one cluster a process.
 
     python -m tests.submit.autoscaled_training FOLDER
 """
@@ -10,7 +10,7 @@ import os
 import sys
 from pathlib import Path
 
-from tests.ray_nodes import autoscaling, wait_for  # isort: skip (before ray: it sets its environment)
+from tests.ray_nodes import Timeline, autoscaling, wait_for  # isort: skip (before ray: it sets its environment)
 
 from rich.console import Console
 
@@ -29,13 +29,19 @@ def main() -> None:
         "train.workers={min: 2, max: 2, cpus_each: 1}",
         "augment.actors={min: 1, max: 1, cpus_each: 0.5}",
         "data.reader_cpus_each=0.5",
-        "train.epochs=1",
+        "train.epochs=40",
         "data.eval=null",
     )
     with connected() as cluster:
         print(f"{cluster.nodes} nodes, {cluster.nodes_to_come} to come, {cluster.cpus:g} CPUs", flush=True)
-        run_job(job, Console(width=200))
-    print("trained", flush=True)
+        timeline = Timeline()
+        results = run_job(job, Console(width=200))
+        print(f"CPUs taken: {timeline.taken_percent():.0f} %; ended at {timeline.since_start_s:.0f} s")
+        print(f"ready to train {results['startup_s']['total']:.0f} s after the command")
+        print(f"{results['status']} with at most {timeline.nodes_max} nodes", flush=True)
+        wait_for(lambda: timeline.nodes == 1, timeout_s=180)
+        print(f"nodes: {timeline.end()}")
+    print("1 node again", flush=True)
 
 
 if __name__ == "__main__":

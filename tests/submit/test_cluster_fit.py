@@ -46,6 +46,16 @@ def test_every_step_of_a_pipeline_is_looked_at():
     ]
 
 
+def test_an_evaluation_is_asked_for_its_actors_and_for_each_kind_of_probe():
+    probes = JOBS / "evaluate/probes_digits.yaml"
+    lines = fit_lines(load_job(probes, ["actors={min: 1, max: 2}"]), [{"CPU": 8.0}], None)
+    assert "1 to 2 actors of 1 CPUs" in lines[1]
+    assert ["for 2 workers" in line for line in lines[2:]] == [True, True]
+    many = "fine_tune.workers={min: 64, max: 64}"
+    with pytest.raises(ResourceError):
+        fit_lines(load_job(probes, ["actors={min: 1, max: 2}", many]), [{"CPU": 8.0}], None)
+
+
 def test_a_search_is_counted_in_trials():
     search = load_job(JOBS / "search/digits_negatives.yaml")
     assert "trials at once" in fit_lines(search, [{"CPU": 64.0}], None)[1]
@@ -53,7 +63,8 @@ def test_a_search_is_counted_in_trials():
 
 @pytest.mark.slow
 @pytest.mark.ray
-def test_a_training_waits_for_the_nodes_that_it_makes_the_autoscaler_add(tmp_path):
+def test_a_training_waits_for_the_nodes_that_it_makes_the_autoscaler_add_and_gives_them_back(tmp_path):
     said = output_of_script("tests.submit.autoscaled_training", str(tmp_path), timeout_s=600)
     assert "3 nodes, 2 to come, 3 CPUs" in said
-    assert said.splitlines()[-1] == "trained"
+    assert "finished with at most 3 nodes" in said
+    assert said.splitlines()[-1] == "1 node again"

@@ -8,12 +8,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
 from rich.console import Console
 
 from syn2co_ray.evaluate.protocols import Evaluation
+from syn2co_ray.evaluate.shard_files import embeddings_of
 from syn2co_ray.spec.errors import CheckpointError, DataError, RunInterrupted
 from syn2co_ray.spec.identity import run_name
 from syn2co_ray.spec.load import load_text
@@ -101,6 +103,30 @@ def test_a_stopped_evaluation_goes_on_with_what_it_has(
     assert "features: " not in text
 
 
+@pytest.mark.ray
+def test_features_are_the_same_shards_whether_actors_or_this_process_makes_them(
+    ray_cluster: Any, trained: Any, tmp_path: Path
+) -> None:
+    """To 1e-5 of the largest feature: an actor's threads may sum in another order."""
+    alone = job(trained, tmp_path / "alone", "robustness={corruptions: [contrast], severities: [5]}")
+    by_actors = job(
+        trained, tmp_path / "actors", "robustness={corruptions: [contrast], severities: [5]}", "actors=1"
+    )
+    assert run_name(alone) == run_name(by_actors)
+    expected, _ = said(alone)
+    results, text = said(by_actors)
+    assert "features: " not in text  # the actors left nothing to make
+    files = [{p.name: p for p in tmp_path.glob(f"{place}/*/features/*")} for place in ("alone", "actors")]
+    assert files[0].keys() == files[1].keys()
+    for name, path in files[0].items():
+        one, other = (pq.read_table(found[name]) for found in files)
+        assert one.drop_columns("embedding").equals(other.drop_columns("embedding")), path
+        difference = np.abs(embeddings_of(one) - embeddings_of(other)).max()
+        assert difference <= 1e-5 * np.abs(embeddings_of(one)).max()
+    for row, other in zip(expected["rows"], results["rows"], strict=True):
+        assert other["knn_top1_percent"] == pytest.approx(row["knn_top1_percent"], abs=0.5)
+
+
 def test_everything_at_once_ends_in_one_page(trained: Any, tmp_path: Path) -> None:
     spec = job(
         trained,
@@ -108,7 +134,6 @@ def test_everything_at_once_ends_in_one_page(trained: Any, tmp_path: Path) -> No
         f"data.trained_on=[{{uri: {trained[1].job.data.train[0].uri}}}]",
         "few_shot={episodes: 5}",
         "label_shares={shares: [0.1]}",
-        "fine_tune={shares: [0.1], epochs: 2, images_per_step: 64}",
         "retrieval=true",
         "robustness={corruptions: [pixelate, shot_noise], severities: [5]}",
         "statistics={images: 40, views: 3}",
@@ -130,7 +155,6 @@ def test_everything_at_once_ends_in_one_page(trained: Any, tmp_path: Path) -> No
     for heading in (
         "Few-shot",
         "Few labels",
-        "Fine-tuning",
         "Retrieval",
         "Robustness, k-NN",
         "Robustness, linear",
@@ -173,9 +197,12 @@ def test_evaluation_images_that_were_trained_on_are_counted_and_said(trained: An
     assert results["duplicates"]["data.eval_bank"] == count
     assert f"warning: {count} of {count} images of data.eval also stand in data.eval_bank" in text
     assert results["rows"][0]["knn_top1_percent"]["1"] == 100.0
+    source = data.train[0].uri
+    assert f"warning: {source}, which the weights were trained on, was not searched for images" in text
     trained_on = [f"data.trained_on=[{{uri: {leaked}}}]", "name=other"]
     results, text = said(job(trained, tmp_path, *trained_on, *options))
     assert results["duplicates"]["data.trained_on"] == count
+    assert "was not searched" not in text
 
 
 def test_a_folder_belongs_to_one_network_and_bad_images_have_a_limit(trained: Any, tmp_path: Path) -> None:

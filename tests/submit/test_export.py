@@ -15,10 +15,14 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from safetensors.torch import save_file
 
+from syn2co_ray.evaluate.weights import load_backbone
 from syn2co_ray.spec.errors import CheckpointError
 from syn2co_ray.spec.identity import run_name, spec_hash
 from syn2co_ray.spec.load import load_text
+from syn2co_ray.spec.source import ObjectStoreSpec
+from syn2co_ray.spec.weights import WeightsSpec
 from syn2co_ray.submit.export import run_export
 from syn2co_ray.submit.run import run_jobs
 
@@ -114,39 +118,87 @@ def test_run_jobs_exports_and_says_how_near_each_form_is(tmp_path: Path) -> None
 
 
 BARE = """
-import json, sys
-import numpy as np, onnxruntime, timm, torch
+import sys
+import numpy as np, onnxruntime, timm, torch, torchvision
+from safetensors.torch import load_file
 assert not any(name.startswith("syn2co") for name in sys.modules)
-folder, images = sys.argv[1], np.load(sys.argv[2])
-network = timm.create_model(f"local-dir:{folder}/timm", pretrained=True).eval()
+folder, images, backbone = sys.argv[1], np.load(sys.argv[2]), sys.argv[4]
+seen, found = torch.from_numpy(images), {}
 with torch.inference_mode():
-    by_timm = network(torch.from_numpy(images)).numpy()
-    by_program = torch.export.load(f"{folder}/torch_export/model.pt2").module()(torch.from_numpy(images)).numpy()
-by_onnx = onnxruntime.InferenceSession(f"{folder}/onnx/model.onnx").run(["features"], {"images": images})[0]
-np.savez(sys.argv[3], timm=by_timm, torch_export=by_program, onnx=by_onnx)
+    network = timm.create_model(f"local-dir:{folder}/timm", pretrained=True).eval()
+    found["timm"] = network(seen).numpy()
+    found["torch_export"] = torch.export.load(f"{folder}/torch_export/model.pt2").module()(seen).numpy()
+    if backbone:
+        network = torchvision.models.get_model(backbone)
+        network.fc = torch.nn.Identity()
+        network.load_state_dict(load_file(f"{folder}/torchvision/{backbone}.safetensors"))
+        found["torchvision"] = network.eval()(seen).numpy()
+session = onnxruntime.InferenceSession(f"{folder}/onnx/model.onnx")
+found["onnx"] = session.run(["features"], {"images": images})[0]
+np.savez(sys.argv[3], **found)
 """
 
 
-@pytest.mark.slow
-def test_an_environment_without_this_package_gets_the_same_features(trained: Any, tmp_path: Path) -> None:
-    job = export(trained.run.store.uri, tmp_path, "formats=[timm, onnx, torch_export]")
-    run_export(job, Console(file=open(os.devnull, "w")))
-    bare, script = tmp_path / "bare", tmp_path / "bare.py"
+@pytest.fixture(scope="module")
+def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The interpreter of an environment with plain torch, torchvision, timm and onnxruntime."""
+    bare = tmp_path_factory.mktemp("bare")
     subprocess.run([sys.executable, "-m", "venv", str(bare)], check=True)
     install = [str(bare / "bin/python"), "-m", "pip", "install", "-q"]
     if shutil.which("uv"):  # takes what it has fetched before
         install = ["uv", "pip", "install", "-q", "--python", str(bare / "bin/python")]
-    packages = ["torch", "timm", "safetensors", "onnxruntime"]
+    packages = ["torch", "torchvision", "timm", "safetensors", "onnxruntime"]
     subprocess.run([*install, *packages], check=True, timeout=1800)
+    return bare / "bin/python"
+
+
+def read_elsewhere(python: Path, folder: Path, images: np.ndarray, place: Path, backbone: str = "") -> Any:
+    """Features by form, from a process of that interpreter."""
+    script = place / "bare.py"
     script.write_text(BARE)
-    images = np.random.default_rng(0).standard_normal((4, 3, 16, 16)).astype(np.float32)
-    np.save(tmp_path / "images.npy", images)
-    words = [script, tmp_path / run_name(job), tmp_path / "images.npy", tmp_path / "features.npz"]
+    np.save(place / "images.npy", images)
+    words = [script, folder, place / "images.npy", place / "features.npz", backbone]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    subprocess.run([bare / "bin/python", *words], check=True, env=environment, cwd=tmp_path, timeout=600)
+    subprocess.run([python, *words], check=True, env=environment, cwd=place, timeout=900)
+    return np.load(place / "features.npz")
+
+
+@pytest.mark.slow
+def test_an_environment_without_this_package_gets_the_same_features(
+    trained: Any, bare_python: Path, tmp_path: Path
+) -> None:
+    job = export(trained.run.store.uri, tmp_path, "formats=[timm, onnx, torch_export]")
+    run_export(job, Console(file=open(os.devnull, "w")))
+    images = np.random.default_rng(0).standard_normal((4, 3, 16, 16)).astype(np.float32)
     with torch.no_grad():
         expected = trained.trainer.method.features(torch.from_numpy(images)).numpy()
-    found = np.load(tmp_path / "features.npz")
+    found = read_elsewhere(bare_python, tmp_path / run_name(job), images, tmp_path)
     assert set(found) == {"timm", "torch_export", "onnx"}
+    for form in found:
+        assert np.abs(found[form] - expected).max() <= 1e-5 * np.abs(expected).max(), form
+
+
+@pytest.mark.slow
+def test_torchvision_itself_gets_the_features_of_a_resnet_50(bare_python: Path, tmp_path: Path) -> None:
+    """With statistics of batch norm that are not those of a new network."""
+    source = load_backbone(
+        WeightsSpec(random_seed=0, backbone="resnet50", image_size=64), ObjectStoreSpec()
+    ).network
+    generator = torch.Generator().manual_seed(1)
+    source.train()(torch.randn(4, 3, 64, 64, generator=generator) * 2 + 0.5)
+    save_file(source.eval().state_dict(), tmp_path / "weights.safetensors")
+    text = (
+        f"kind: export\nname: resnet\nstorage: {tmp_path}/out\n"
+        "formats: [timm, torchvision, onnx, torch_export]\n"
+        f"weights: {{file: {tmp_path}/weights.safetensors, backbone: resnet50, image_size: 64}}\n"
+    )
+    job = load_text(text)
+    run_export(job, Console(file=open(os.devnull, "w")))
+    images = np.random.default_rng(0).standard_normal((2, 3, 64, 64)).astype(np.float32)
+    with torch.no_grad():
+        expected = source(torch.from_numpy(images)).numpy()
+    found = read_elsewhere(bare_python, tmp_path / "out" / run_name(job), images, tmp_path, "resnet50")
+    assert set(found) == {"timm", "torchvision", "torch_export", "onnx"}
+    assert np.abs(found["torchvision"] - expected).max() == 0.0
     for form in found:
         assert np.abs(found[form] - expected).max() <= 1e-5 * np.abs(expected).max(), form

@@ -40,7 +40,7 @@ def test_workers_that_make_their_own_views_leave_no_actor_to_count():
     )
     asked = asked_resources(job, 2)
     assert (asked.cpus, asked.gpus) == (2 * 2 + 0.5, 0)
-    assert room_for_workers(job).cpus_beside == 0.5
+    assert room_for_workers(job).beside == ((0.5, 0.0),)
     with pytest.raises(ResourceError) as caught:
         choose_workers(job, 1, [])
     assert "actor" not in f"{caught.value.fault.where} {caught.value.fault.got}"

@@ -19,7 +19,7 @@ from syn2co_ray.spec.source import ObjectStoreSpec
 from syn2co_ray.storage import list_files, open_store, read_bytes
 from syn2co_ray.submit.prepare import PreparedRun, prepare_run
 from syn2co_ray.train.context import TrainContext
-from syn2co_ray.train.loop import Evaluate, TrainLoop
+from syn2co_ray.train.loop import Begin, Evaluate, TrainLoop
 from syn2co_ray.train.wish import Wish
 
 TINY = """\
@@ -82,6 +82,7 @@ def local_loop(
     keys_seen: Callable[[int, list[str]], None] | None = None,
     stop_after_epochs: int | None = None,
     evaluate: Evaluate | None = None,
+    begin: Begin | None = None,
 ) -> TrainLoop:
     """A loop ready to run; each step's loss and digest of keys are in `loop.losses`, `loop.digests` then."""
     job = prepared.job
@@ -102,7 +103,8 @@ def local_loop(
         control_group=control_group,
         keys_seen=keys_seen,
     )
-    loop = TrainLoop(job, context, prepared.run, prepared.plan.steps_per_epoch, evaluate, stop_after_epochs)
+    steps = prepared.plan.steps_per_epoch
+    loop = TrainLoop(job, context, prepared.run, steps, evaluate, stop_after_epochs, begin)
 
     def show(row: dict[str, Any]) -> None:
         if "loss" in row:

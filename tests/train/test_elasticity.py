@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml
 from ray.train import ScalingConfig
+from ray.train.v2._internal.execution.scaling_policy import NoopDecision
 
 from syn2co_ray.spec.job import PretrainSpec
 from syn2co_ray.spec.load import build_spec
@@ -60,7 +61,7 @@ def job_values(folder: Path | str) -> dict[str, Any]:
 def test_as_many_workers_fit_as_nodes_have_places_for(
     nodes: list[dict[str, float]], fitting: int | None
 ) -> None:
-    room = Room(counts=(1, 2, 4, 8), cpus_each=4.0, gpus_each=1.0, cpus_beside=2.0)
+    room = Room(counts=(1, 2, 4, 8), cpus_each=4.0, gpus_each=1.0, beside=((1.0, 0.0),) * 2)
     assert room.fitting(nodes) == fitting
 
 
@@ -87,7 +88,7 @@ def decisions(
     monkeypatch.setattr(
         elasticity.WorkersThatFit, "_nodes", lambda self, leaving: [{"CPU": 1.0}] * nodes(int(now[0]))
     )
-    room = Room(counts=(1, 2), cpus_each=1.0, gpus_each=0.0, cpus_beside=1.0)
+    room = Room(counts=(1, 2), cpus_each=1.0, gpus_each=0.0, beside=((0.5, 0.0),) * 2)
     policy = elasticity.WorkersThatFit(ScalingConfig(num_workers=(1, 2)), room, board, every_s=5)
     group = SimpleNamespace(num_workers=2, workers=[], start_time=0.0)
     made = []
@@ -122,6 +123,33 @@ def test_a_node_that_was_away_for_a_moment_changes_nothing(monkeypatch: pytest.M
         == [None] * 50
     )
     assert board.asked == []
+
+
+def test_workers_without_room_ask_for_what_feeds_them_until_they_have_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    board, told = Board(), []
+    board.post = SimpleNamespace(remote=told.append)  # type: ignore[attr-defined]
+    asked: dict[str, list[dict[str, float]]] = {}
+    coordinator = SimpleNamespace(
+        request_resources=SimpleNamespace(
+            remote=lambda requester_id, resources, **more: asked.update({requester_id: resources})
+        ),
+        cancel_request=SimpleNamespace(remote=asked.pop),
+    )
+    monkeypatch.setattr(elasticity.WorkersThatFit, "_autoscaling_coordinator", coordinator)
+    monkeypatch.setattr(elasticity.WorkersThatFit, "_maybe_send_resource_request", lambda self: None)
+    monkeypatch.setattr(elasticity.WorkersThatFit, "_leaving", lambda self: frozenset())
+    monkeypatch.setattr(elasticity.WorkersThatFit, "_nodes", lambda self, leaving: [{"CPU": 1.0}])
+    room = Room(counts=(2,), cpus_each=1.0, gpus_each=0.5, beside=((0.5, 0.25), (0.5, 0.0)))
+    policy = elasticity.WorkersThatFit(ScalingConfig(num_workers=2), room, board, every_s=5)
+    for _ in range(2):
+        assert isinstance(policy.make_decision_for_non_running_worker_group(), NoopDecision)
+    assert list(asked.values()) == [[{"CPU": 0.5, "GPU": 0.25}, {"CPU": 0.5}]]
+    assert told == [{"warning": "waiting for room for 2 workers on the cluster"}]
+    monkeypatch.setattr(elasticity.WorkersThatFit, "_nodes", lambda self, leaving: [{"CPU": 3.0, "GPU": 2.0}])
+    assert policy.make_decision_for_non_running_worker_group().num_workers == 2
+    assert asked == {}
 
 
 @pytest.mark.slow

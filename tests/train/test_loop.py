@@ -20,14 +20,7 @@ from syn2co_ray.train.checkpoint_files import complete_steps
 from .gloo_ranks import run_ranks
 from .local_run import local_loop, prepared, tiny_job
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Exactness is claimed for equal thread counts."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def rank_of_tiny_run(

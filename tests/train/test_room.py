@@ -43,6 +43,6 @@ def test_fewest_gpus_that_hold_all_requests(requests, gpus):
 
 
 def test_workers_leave_actors_their_part_of_a_gpu():
-    room = Room(counts=(1, 2, 4), cpus_each=1.0, gpus_each=0.75, cpus_beside=1.0, gpus_beside=(0.5,))
+    room = Room(counts=(1, 2, 4), cpus_each=1.0, gpus_each=0.75, beside=((1.0, 0.5),))
     assert room.fitting([{"CPU": 9.0, "GPU": 4.0}]) == 2  # 4 x 0.75 + 0.5 = 3.5, but no GPU has 0.5 left
     assert room.fitting([{"CPU": 9.0, "GPU": 5.0}]) == 4

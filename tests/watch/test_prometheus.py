@@ -68,6 +68,11 @@ def running(
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(30)
+            # A Ray head may wait for its processes for longer.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait(30)
 
 

@@ -4,13 +4,26 @@ Each rule names the sections it needs as its parameters; it runs when those are 
 so a fault in one section never hides one in another. A further rule is a function in one of these files.
 """
 
-from . import compat, evaluation, framework, generation, population, search, track, training, weights
+from . import (
+    compat,
+    detection,
+    evaluation,
+    framework,
+    generation,
+    population,
+    search,
+    track,
+    training,
+    training_probes,
+    weights,
+)
 from .registry import cross_field_faults
 from .training import worker_counts_allowed
 
 __all__ = [
     "compat",
     "cross_field_faults",
+    "detection",
     "evaluation",
     "framework",
     "generation",
@@ -18,6 +31,7 @@ __all__ = [
     "search",
     "track",
     "training",
+    "training_probes",
     "weights",
     "worker_counts_allowed",
 ]

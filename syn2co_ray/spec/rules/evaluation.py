@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ..detection import DetectionSpec
 from ..errors import Fault
 from ..evaluate import LinearSpec
 from ..evaluation import (
     EvaluationDataSpec,
     FewShotSpec,
-    FineTuneSpec,
     LabelSharesSpec,
     LandmarksSpec,
     NeighboursSpec,
     RobustnessSpec,
     StatisticsSpec,
 )
+from ..source import SourceSpec
+from ..training_probes import FineTuneSpec, LinearAugmentedSpec
+from ..video import VideoSegmentationSpec
 from .registry import rule
 
 
@@ -23,6 +26,7 @@ from .registry import rule
 def something_is_measured(
     knn: NeighboursSpec | None,
     linear: LinearSpec | None,
+    linear_augmented: LinearAugmentedSpec | None,
     few_shot: FewShotSpec | None,
     label_shares: LabelSharesSpec | None,
     fine_tune: FineTuneSpec | None,
@@ -30,8 +34,21 @@ def something_is_measured(
     landmarks: LandmarksSpec | None,
     robustness: RobustnessSpec | None,
     statistics: StatisticsSpec | None,
+    video_segmentation: VideoSegmentationSpec | None,
+    detection: DetectionSpec | None,
 ) -> Iterator[Fault]:
-    more = (few_shot, label_shares, fine_tune, retrieval, landmarks, robustness, statistics)
+    more = (
+        linear_augmented,
+        few_shot,
+        label_shares,
+        fine_tune,
+        retrieval,
+        landmarks,
+        robustness,
+        statistics,
+        video_segmentation,
+        detection,
+    )
     if not any((knn, linear, *more)):
         yield Fault("knn", "null, and so is everything else", "at least one protocol", "leave knn out")
     if robustness is not None and knn is None and linear is None:
@@ -46,6 +63,41 @@ def something_is_measured(
 
 
 @rule
+def labelled_images_are_there(
+    data: EvaluationDataSpec | None,
+    knn: NeighboursSpec | None,
+    linear: LinearSpec | None,
+    linear_augmented: LinearAugmentedSpec | None,
+    few_shot: FewShotSpec | None,
+    label_shares: LabelSharesSpec | None,
+    fine_tune: FineTuneSpec | None,
+    retrieval: bool | None,
+    landmarks: LandmarksSpec | None,
+    robustness: RobustnessSpec | None,
+    statistics: StatisticsSpec | None,
+    video_segmentation: VideoSegmentationSpec | None,
+) -> Iterator[Fault]:
+    if data is not None:
+        return
+    asked = {
+        "knn": knn,
+        "linear": linear,
+        "linear_augmented": linear_augmented,
+        "few_shot": few_shot,
+        "label_shares": label_shares,
+        "fine_tune": fine_tune,
+        "retrieval": retrieval,
+        "landmarks": landmarks,
+        "robustness": robustness,
+        "statistics": statistics,
+        "video_segmentation": video_segmentation,
+    }
+    if needing := [name for name, section in asked.items() if section]:
+        step = "add data.eval and data.eval_bank, or set these to null"
+        yield Fault("data", f"missing, and needed by {', '.join(needing)}", "labelled images", step)
+
+
+@rule
 def evaluation_images_are_not_learned_from(data: EvaluationDataSpec) -> Iterator[Fault]:
     if data.eval.uri.rstrip("/") == data.eval_bank.uri.rstrip("/"):
         got = f"{data.eval_bank.uri}, as data.eval"
@@ -53,8 +105,22 @@ def evaluation_images_are_not_learned_from(data: EvaluationDataSpec) -> Iterator
 
 
 @rule
-def views_have_a_crop(statistics: StatisticsSpec | None, fine_tune: FineTuneSpec | None) -> Iterator[Fault]:
-    for name, section in (("statistics", statistics), ("fine_tune", fine_tune)):
-        if section is not None and not 0 < section.crop_scale[0] <= section.crop_scale[1] <= 1:
-            got = f"{list(section.crop_scale)}"
-            yield Fault(f"{name}.crop_scale", got, "0 < smallest <= largest <= 1", "change it")
+def embedded_sources_are_listed_once(sources: list[SourceSpec]) -> Iterator[Fault]:
+    uris = [source.uri.rstrip("/") for source in sources]
+    for number, uri in enumerate(uris):
+        if uri in uris[:number]:
+            yield Fault(
+                f"sources.{number}.uri", f"{uri}, as sources.{uris.index(uri)}", "each once", "drop it"
+            )
+
+
+@rule
+def views_have_a_crop(statistics: StatisticsSpec | None) -> Iterator[Fault]:
+    if statistics is not None:
+        yield from crop_faults("statistics", statistics.crop_scale)
+
+
+def crop_faults(section: str, scale: tuple[float, float]) -> Iterator[Fault]:
+    """Faults of a section's `crop_scale`."""
+    if not 0 < scale[0] <= scale[1] <= 1:
+        yield Fault(f"{section}.crop_scale", f"{list(scale)}", "0 < smallest <= largest <= 1", "change it")

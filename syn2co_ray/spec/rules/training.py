@@ -23,19 +23,28 @@ def worker_counts_allowed(train: TrainSpec) -> list[int]:
 
 @rule
 def pools_are_ranges(train: TrainSpec, augment: AugmentSpec) -> Iterator[Fault]:
-    for where, pool in (("train.workers", train.workers), ("augment.actors", augment.actors)):
-        if pool.min > pool.max:
-            yield Fault(where, f"min {pool.min} is more than max {pool.max}", "min <= max", "swap them")
+    yield from pool_faults("train.workers", train.workers)
+    yield from pool_faults("augment.actors", augment.actors)
+
+
+def pool_faults(where: str, pool: Pool) -> Iterator[Fault]:
+    """A pool has a smallest and a largest size."""
+    if pool.min > pool.max:
+        yield Fault(where, f"min {pool.min} is more than max {pool.max}", "min <= max", "swap them")
 
 
 @rule
 def gpus_can_be_given(train: TrainSpec, augment: AugmentSpec) -> Iterator[Fault]:
-    yield from gpus_of_pool("train.workers", train.workers)
+    yield from gpu_faults_of_workers("train.workers", train.workers)
     yield from gpus_of_pool("augment.actors", augment.actors)
-    workers = train.workers
+
+
+def gpu_faults_of_workers(where: str, workers: Pool) -> Iterator[Fault]:
+    """As `gpus_of_pool`, and no two workers on one GPU."""
+    yield from gpus_of_pool(where, workers)
     if workers.max > 1 and 0 < workers.gpus_each <= 0.5:
         yield Fault(
-            "train.workers.gpus_each",
+            f"{where}.gpus_each",
             f"{workers.gpus_each:g} with {workers.max} workers: two could share a GPU, which NCCL refuses",
             "more than 0.5, or 0",
             "use 0.75 and leave 0.25 to an augmentation actor, or 1 worker",
@@ -53,15 +62,19 @@ def gpus_of_pool(where: str, pool: Pool) -> Iterator[Fault]:
 
 @rule
 def batch_splits_over_workers(train: TrainSpec) -> Iterator[Fault]:
-    batch = train.images_per_step_global
-    for bound in sorted({train.workers.min, train.workers.max}):
-        if batch % bound:
-            below, above = batch // bound * bound, (batch // bound + 1) * bound
+    yield from batch_faults("train", "images_per_step_global", train.images_per_step_global, train.workers)
+
+
+def batch_faults(section: str, field: str, images: int, workers: Pool) -> Iterator[Fault]:
+    """A section's global batch splits evenly over its workers."""
+    for bound in sorted({workers.min, workers.max}):
+        if images % bound:
+            below, above = images // bound * bound, (images // bound + 1) * bound
             nearest = f"{below} or {above}" if below else f"{above}"
             yield Fault(
-                "train.images_per_step_global",
-                f"{batch} is not a multiple of {bound} workers",
-                "a multiple of train.workers.min and of train.workers.max",
+                f"{section}.{field}",
+                f"{images} is not a multiple of {bound} workers",
+                f"a multiple of {section}.workers.min and of {section}.workers.max",
                 f"use {nearest}",
             )
 

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import os
-import socket
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ...spec.errors import Fault, SpecError, Syn2coError
+from ...spec.errors import Syn2coError
 from ...spec.source import ObjectStoreSpec
 from ...storage import open_store
+from ..address import check_address, is_loopback, listening_socket, url_of
 
 TOKEN_VARIABLE = "SYN2CO_UI_TOKEN"
-TOKEN_LENGTH_MIN = 16
 CACHE_ENTRIES_MAX = 4096
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
+"""As they stand in the header Host."""
 REQUESTS_AT_ONCE = 64
 
 
@@ -70,20 +69,14 @@ def serve(
         StorageError: a URI that names no storage.
     """
     token = os.environ.get(TOKEN_VARIABLE) or None
-    check_address(host, token)
-    hosts = LOOPBACK_NAMES if _is_loopback(host) else None
+    check_address(host, token, TOKEN_VARIABLE, port)
+    hosts = LOOPBACK_NAMES if is_loopback(host) else None
     app = ui_app(uris, options, hosts, token)
     try:
         import uvicorn
     except ImportError as error:
         raise _not_installed(error) from error
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listening = socket.create_server((host, port), family=family)
-    except OSError as error:
-        raise SpecError(
-            [Fault("--port", f"{host}:{port}: {error}", "a free port", "give another")]
-        ) from error
+    listening = listening_socket(host, port)
     config = uvicorn.Config(
         app,
         log_level="warning",
@@ -93,41 +86,10 @@ def serve(
         timeout_graceful_shutdown=2,
         ws="none",
     )
-    shown = f"[{host}]" if ":" in host else host
-    told(f"http://{shown}:{listening.getsockname()[1]}/  (Ctrl-C ends it)")
+    told(f"{url_of(host, listening.getsockname()[1])}  (Ctrl-C ends it)")
     # uvicorn ends in order at Ctrl-C, and then passes it on.
     with listening, contextlib.suppress(KeyboardInterrupt):
         uvicorn.Server(config).run(sockets=[listening])
-
-
-def check_address(host: str, token: str | None) -> None:
-    """Refuse what would show the storages to anybody.
-
-    Raises:
-        SpecError: a public address without a token, or a token that can be guessed.
-    """
-    if token is not None and len(token) < TOKEN_LENGTH_MIN:
-        allowed = f"at least {TOKEN_LENGTH_MIN} characters"
-        raise SpecError([Fault(TOKEN_VARIABLE, f"{len(token)} characters", allowed, "openssl rand -hex 16")])
-    if not _is_loopback(host) and token is None:
-        raise SpecError(
-            [
-                Fault(
-                    "--host",
-                    f"{host} can be reached from other machines, and no token is set",
-                    "127.0.0.1, or a token",
-                    f"set {TOKEN_VARIABLE} (asked for as a password), or reach this machine by "
-                    "`ssh -L 8501:127.0.0.1:8501`; put a proxy that encrypts before a public address",
-                )
-            ]
-        )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _not_installed(error: ImportError) -> Syn2coError:

@@ -7,10 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from syn2co_ray.spec.errors import SpecError
 from syn2co_ray.storage import publish_file
 from syn2co_ray.submit.ui import views
-from syn2co_ray.submit.ui.server import check_address
 
 from ...report.conftest import PNG, RunFolder
 from .conftest import Client, Serve, basic, store_of
@@ -152,18 +150,6 @@ def test_a_token_is_asked_for_and_has_to_be_right(serve: Serve, storage: Path) -
     for wrong in (basic("x"), basic(""), "Basic ???", f"Bearer {token}", basic(token + "0")):
         assert client.ask("/", Authorization=wrong).status == 401
     assert client.ask("/", Authorization=basic(token)).status == 200
-
-
-def test_a_public_address_needs_a_token_that_cannot_be_guessed() -> None:
-    check_address("127.0.0.1", None)
-    check_address("::1", None)
-    check_address("localhost", None)
-    check_address("0.0.0.0", "0123456789abcdef")
-    for host in ("0.0.0.0", "::", "10.0.0.1", "example.org"):
-        with pytest.raises(SpecError, match="SYN2CO_UI_TOKEN"):
-            check_address(host, None)
-    with pytest.raises(SpecError, match="at least 16 characters"):
-        check_address("0.0.0.0", "short")
 
 
 def test_a_storage_that_cannot_be_listed_is_named_beside_the_others(

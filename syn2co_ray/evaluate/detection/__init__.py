@@ -1,0 +1,1 @@
+"""Object detection and instance segmentation: annotations, networks on our backbones, AP, a sheet."""

@@ -1,0 +1,161 @@
+"""`syn2co serve`: weights behind an HTTP address, here or on the cluster that RAY_ADDRESS names."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from typing import Any
+
+from rich.console import Console
+
+from ..spec.errors import ResourceError, Syn2coError
+from ..spec.serving import ServeSpec
+from ..storage import open_store
+from .address import LOOPBACK_NAMES, check_address, is_loopback, listening_socket, url_of
+from .cluster import Cluster, connected
+from .progress import LiveText
+from .stop_signals import StopSignals
+
+TOKEN_VARIABLE = "SYN2CO_SERVE_TOKEN"
+LOOK_EVERY_S = 5.0
+
+
+def run_serve(spec: ServeSpec, console: Console, *, debug: bool = False) -> None:
+    """Serve until Ctrl-C or SIGTERM; requests in flight are answered before the end.
+
+    Raises:
+        SpecError: a public address without a token, a taken port, a backbone that cannot be built.
+        ResourceError: the cluster has no room for the replicas.
+        ClusterError: Ray Serve runs on that cluster already.
+        Syn2coError: weights or embeddings that cannot be used, or the extra `serve` is missing.
+    """
+    token = os.environ.get(TOKEN_VARIABLE) or None
+    check_address(spec.host, token, TOKEN_VARIABLE, spec.port)
+    check_installed()
+    told = LiveText(console)
+    told.log(f"loading {spec.weights.run or spec.weights.file}")
+    served = prepared(spec, token)
+    told.log(f"weights: {served.source} (digest {served.digest[:12]}), {served.features} features")
+    if not os.environ.get("RAY_ADDRESS"):
+        listening_socket(spec.host, spec.port).close()
+    with connected(debug=debug) as cluster:
+        from ..serve.lifetime import serving
+
+        decided = with_room(spec, cluster)
+        at_work = serving(served.on(decided), cluster_stays=not cluster.is_local, debug=debug)
+        with at_work as neighbours, StopSignals() as stop:
+            for line in _listening(decided, cluster, neighbours, token):
+                told.log(line)
+            _watch(stop, told)
+            told.log(f"stopping: requests in flight are answered (at most {spec.drain_s:g} s)")
+    told.log("stopped")
+
+
+def check_installed() -> None:
+    """Raises Syn2coError, naming the extra, where what serving needs is not installed."""
+    try:
+        from ray import serve  # noqa: F401
+    except ImportError as error:
+        raise _not_installed(str(error).partition(".")[0]) from error
+    if importlib.util.find_spec("python_multipart") is None:
+        raise _not_installed("No module named 'python_multipart'")
+
+
+class Prepared:
+    """Weights that were loaded once here, so that what is wrong with them is said before anything starts."""
+
+    def __init__(self, spec: ServeSpec, loaded: Any, features: int, token: str | None) -> None:
+        self.digest, self.source, self.notes = loaded.digest, loaded.source, loaded.notes
+        self.features, self._step, self._token = features, loaded.step, token
+
+    def on(self, spec: ServeSpec) -> Any:
+        """What replicas are told: the step is pinned, a run may train on meanwhile."""
+        from ..serve.application import Served
+        from ..serve.requests import token_digest
+
+        weights = spec.weights.model_copy(update={"step": self._step})
+        return Served(
+            spec.model_copy(update={"weights": weights}),
+            self.digest,
+            token_digest(self._token) if self._token else None,
+            LOOPBACK_NAMES if is_loopback(spec.host) else None,
+        )
+
+
+def prepared(spec: ServeSpec, token: str | None) -> Prepared:
+    """Load the weights, embed one image, look at the embeddings.
+
+    Raises:
+        Syn2coError: what cannot be used.
+    """
+    import torch
+
+    from ..evaluate.embedding_rows import check_embeddings
+    from ..evaluate.weights import load_backbone
+    from ..serve.embedder import ImageEmbedder
+
+    loaded = load_backbone(spec.weights, spec.object_store)
+    features = ImageEmbedder(loaded, spec.image_pixels_max, torch.device("cpu")).check()
+    if spec.neighbours is not None:
+        check_embeddings(open_store(spec.neighbours, spec.object_store), features, loaded.digest)
+    return Prepared(spec, loaded, features, token)
+
+
+def with_room(spec: ServeSpec, cluster: Cluster) -> ServeSpec:
+    """The spec with its GPUs decided.
+
+    Raises:
+        ResourceError: the fewest replicas, and the search, need more than the cluster has.
+    """
+    replicas = spec.replicas
+    gpus_each = replicas.gpus_each
+    if gpus_each is None:
+        gpus_each = 1.0 if cluster.gpus >= replicas.min else 0.0
+    cpus = replicas.min * replicas.cpus_each + (spec.neighbours is not None)
+    for what, needed, there in (
+        ("CPUs", cpus, cluster.cpus),
+        ("GPUs", replicas.min * gpus_each, cluster.gpus),
+    ):
+        if needed > there:
+            got = f"{needed:g} {what} for {replicas.min} replicas"
+            got += " and the search" if spec.neighbours is not None and what == "CPUs" else ""
+            step = "lower --replicas-min, --cpus-each or --gpus-each, or add nodes"
+            raise ResourceError("cluster", got, f"{there:g}", step)
+    decided = replicas.model_copy(update={"gpus_each": gpus_each})
+    return spec.model_copy(update={"replicas": decided})
+
+
+def _listening(spec: ServeSpec, cluster: Cluster, neighbours: dict[str, Any], token: str | None) -> list[str]:
+    pool, where = spec.replicas, "" if cluster.is_local else " on the cluster's head"
+    if neighbours:
+        pages = "POST embed, POST neighbours"
+        first = [f"neighbours: {neighbours['rows']:,} rows, searched exactly by {neighbours['search']}"]
+    else:
+        pages, first = "POST embed", []
+    count = f"{pool.min}" if pool.min == pool.max else f"{pool.min} to {pool.max}"
+    needs = f", with the token of {TOKEN_VARIABLE}" if token else ""
+    return [
+        *first,
+        f"replicas: {count}, {pool.cpus_each:g} CPUs and {pool.gpus_each:g} GPUs each; batches of up to "
+        f"{spec.images_per_batch_max}",
+        f"listening{where}: {url_of(spec.host, spec.port)}  ({pages}, GET health, GET metrics{needs}; "
+        "Ctrl-C ends it)",
+    ]
+
+
+def _watch(stop: StopSignals, told: LiveText) -> None:
+    """Wait for the wish to stop; say when replicas fail and when they are well again."""
+    from ray import serve
+
+    from ..serve.lifetime import APPLICATION
+
+    before = "RUNNING"
+    while not stop.asked.wait(LOOK_EVERY_S):
+        found = serve.status().applications[APPLICATION]
+        if found.status != before:
+            before = str(found.status.value)
+            told.log(f"replicas: {before.lower()} {found.message}".rstrip())
+
+
+def _not_installed(words: str) -> Syn2coError:
+    return Syn2coError("syn2co serve", words, "", "pip install 'syn2co_ray[serve]'")

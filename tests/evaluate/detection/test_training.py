@@ -1,0 +1,104 @@
+"""Training of a detector: it learns, and stopped and resumed it is the same bit for bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from syn2co_ray.evaluate.detection.network import build_detector
+from syn2co_ray.evaluate.detection.sets import read_sets
+from syn2co_ray.evaluate.detection.training import Progressed, Stopped, rate_at, train_detector
+from syn2co_ray.spec.errors import CheckpointError, DataError, TrainingError
+from syn2co_ray.spec.source import ObjectStoreSpec
+from syn2co_ray.storage import open_store
+
+from .drawn import small_detection, tiny_vit, write_coco
+
+STORE = ObjectStoreSpec()
+
+
+class Job:
+    """One training in a folder."""
+
+    def __init__(self, tmp_path: Path, **changes: Any) -> None:
+        train = write_coco(tmp_path / "train", "a", range(3))
+        held_out = write_coco(tmp_path / "eval", "b", range(10, 12))
+        self.spec = small_detection(train, held_out, **changes)
+        self.train, _, _ = read_sets(self.spec, STORE)
+        self.folder = tmp_path
+
+    def run(self, place: str, stop_at: int | None = None, identity: str = "x") -> tuple[Any, Progressed]:
+        detector = build_detector(tiny_vit(), 2, self.spec, 0)
+        seen: list[int] = []
+        done = train_detector(
+            detector,
+            self.train,
+            self.spec,
+            7,
+            torch.device("cpu"),
+            open_store(str(self.folder / place), STORE),
+            identity,
+            lambda now: seen.append(now.step),
+            lambda: stop_at is not None and len(seen) + 1 >= stop_at,
+        )
+        return detector.state_dict(), done
+
+
+def test_a_stopped_training_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
+    job = Job(tmp_path, masks=True, images_per_step=1)
+    whole, done = job.run("whole")
+    assert (done.step, done.total) == (6, 6)
+    with pytest.raises(Stopped):
+        job.run("parts", stop_at=4)
+    # The next one starts in the middle of the second epoch.
+    parts, resumed = job.run("parts")
+    assert resumed.step == 6
+    assert resumed.loss == done.loss
+    assert whole.keys() == parts.keys()
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    with pytest.raises(CheckpointError, match="belongs to spec"):
+        job.run("parts", identity="another")
+
+
+def test_unreadable_images_are_left_out_up_to_a_limit(tmp_path: Path) -> None:
+    job = Job(tmp_path, epochs=1, left_out_share_max=0.4)
+    (tmp_path / "train/images/2.png").write_bytes(b"\x89PNG\r\n\x1a\nx")
+    _, done = job.run("one")
+    assert list(done.unreadable) == ["2.png"]
+    (tmp_path / "train/images/1.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"2 of 3 images cannot be used, such as .*left_out_share_max"):
+        job.run("two")
+
+
+def test_a_loss_that_is_not_finite_ends_it_with_its_parts(tmp_path: Path) -> None:
+    job = Job(tmp_path, learning_rate=1e30)
+    with pytest.raises(TrainingError, match="lower detection.learning_rate"):
+        job.run("diverged")
+
+
+def test_rate_rises_over_a_tenth_of_the_steps_and_falls_to_0() -> None:
+    rates = [rate_at(step, 100) for step in range(100)]
+    assert rates[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
+    assert rates[9:] == sorted(rates[9:], reverse=True)
+    assert rates[-1] < 1e-3
+
+
+@pytest.mark.slow
+def test_drawn_squares_and_discs_are_found_after_some_minutes(tmp_path: Path) -> None:
+    """The whole way learns: boxes and masks of shapes on images it has not seen."""
+    from syn2co_ray.evaluate.detection.measuring import measure_detector
+
+    train = write_coco(tmp_path / "train", "a", range(64))
+    held_out = write_coco(tmp_path / "eval", "b", range(100, 116))
+    spec = small_detection(train, held_out, masks=True, epochs=12, images_per_step=4)
+    found = read_sets(spec, STORE)[:2]
+    measured = measure_detector(
+        *("tiny", tiny_vit(), found, spec, 0, torch.device("cpu"), open_store(str(tmp_path), STORE), "x"),
+        lambda now: None,
+        lambda: False,
+    )
+    assert measured.row["box"]["ap50"] > 60
+    assert measured.row["mask"]["ap50"] > 60

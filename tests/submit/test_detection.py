@@ -1,0 +1,106 @@
+"""`detection:` of an evaluation, from the job to the page: two networks, stopped, resumed, refused."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from syn2co_ray.report.detection_tables import detection_lines
+from syn2co_ray.report.results_table import figures_of
+from syn2co_ray.report.run_files import ResultRow
+from syn2co_ray.spec.errors import ResourceError, RunInterrupted
+from syn2co_ray.spec.identity import run_name
+from syn2co_ray.spec.load import load_text
+from syn2co_ray.submit import evaluate
+from syn2co_ray.submit.evaluate import run_evaluate
+
+from ..evaluate.detection.drawn import write_coco
+
+
+def job(tmp_path: Path, *overrides: str) -> Any:
+    train = write_coco(tmp_path / "train", "a", range(3))
+    held_out = write_coco(tmp_path / "eval", "b", range(10, 12))
+    text = (
+        f"kind: evaluate\nname: shapes\nstorage: {tmp_path}/runs\n"
+        "weights: {random_seed: 1, backbone: vit_tiny_patch16_224, image_size: 32, "
+        "backbone_options: {embed_dim: 32, depth: 2, num_heads: 2}}\n"
+        "knn: null\nlinear: null\n"
+        "detection:\n"
+        f"  train: {{annotations: {train.annotations}, images: {train.images}}}\n"
+        f"  eval: {{annotations: {held_out.annotations}, images: {held_out.images}}}\n"
+        "  masks: true\n  channels: 32\n  image_size: 96\n  anchor_size_smallest: 8\n"
+        "  proposals_per_image: 20\n  regions_per_image: 16\n  epochs: 2\n  images_per_step: 2\n"
+        "  learning_rate: 0.001\n  reader_threads: 1\n"
+    )
+    return load_text(text, overrides)
+
+
+def leak(tmp_path: Path) -> None:
+    """A training image also stands in the evaluation set."""
+    (tmp_path / "eval/images/11.png").write_bytes((tmp_path / "train/images/1.png").read_bytes())
+
+
+def said(spec: Any) -> tuple[dict[str, Any], str]:
+    out = io.StringIO()
+    return run_evaluate(spec, Console(file=out, width=300)), out.getvalue()
+
+
+def test_a_job_ends_in_figures_a_sheet_and_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = job(tmp_path)
+    leak(tmp_path)
+    steps: list[str] = []
+
+    class StopsInTheSecondEpoch(evaluate.StopSignals):
+        def __enter__(self) -> Any:
+            self.asked.is_set = lambda: len(steps) >= 3  # type: ignore[method-assign]
+            return self
+
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate, "StopSignals", StopsInTheSecondEpoch)
+        patch.setattr(
+            "syn2co_ray.submit.detection._Shown.__call__", lambda self, now: steps.append(self.name)
+        )
+        with pytest.raises(RunInterrupted, match="a detector on the random encoder"):
+            said(spec)
+    folder = tmp_path / "runs" / run_name(spec)
+    assert len(list(folder.glob("detection/random-encoder/checkpoints/*/MANIFEST.json"))) == 1
+    assert not (folder / "results.json").exists()
+    results, text = said(spec)
+    assert "step 4/4" in text
+    assert "step 1/4" not in text
+    (row,) = results["detection"]["rows"]
+    assert (row["features"], row["neck"], row["steps"]) == ("random encoder", "simple_pyramid", 4)
+    assert set(row["box"]["by_category"]) == set(row["mask"]["by_category"]) == {"disc", "square"}
+    assert results["warnings"] == ["1 of 2 images of detection.eval also stand in detection.train"]
+    assert "warning: 1 of 2 images" in text
+    assert detection_lines(results)[0] in text
+    assert "linear" not in text
+    (line,) = results["rows"]
+    assert figures_of(ResultRow.model_validate(line))["detection box ap50"] == row["box"]["ap50"]
+    assert (folder / "detection.jpg").read_bytes().startswith(b"\xff\xd8")
+    page = (folder / "report.html").read_text()
+    for words in ("Detection, boxes", "Detection, masks, by category", "What was found"):
+        assert f"<h2>{words}</h2>" in page
+    assert "data:image/jpeg;base64," in page
+    made = json.loads((folder / "provenance.json").read_text())
+    assert [one["records"] for one in made["detection"]] == [3, 2]
+    again, text = said(spec)
+    assert again == results
+    assert "step" not in text
+    other = job(tmp_path, f"storage={tmp_path}/other")
+    leak(tmp_path)
+    whole, _ = said(other)
+    assert whole["detection"]["rows"][0]["box"] == row["box"]
+
+
+def test_a_missing_library_is_said_before_anything_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "pycocotools.coco", None)
+    with pytest.raises(ResourceError, match=r"pip install 'syn2co_ray\[detect\]'"):
+        said(job(tmp_path))
