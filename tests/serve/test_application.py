@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from http.client import HTTPResponse
 from typing import Any
 
@@ -224,23 +225,28 @@ def test_a_second_server_is_refused_on_the_same_cluster(server: Server) -> None:
         pass
 
 
+def has_figure(figures: Callable[[], list[str]], name: str, label: str) -> bool:
+    return any(line.startswith(name + "{") and label in line for line in figures())
+
+
 def test_figures_of_ours_and_of_ray_serve_are_on_one_page(server: Server) -> None:
     assert server.ask("/metrics", token="").status == 401
 
-    def page() -> str:
-        return server.ask("/metrics").body.decode()
+    def figures() -> list[str]:
+        page = server.ask("/metrics").body.decode()
+        return [line for line in page.splitlines() if not line.startswith("#")]
 
-    # Ray's agent exports them within 10 s.
-    until(lambda: 'reason="queue_full"' in page())
-    lines = [line for line in page().splitlines() if not line.startswith("#")]
+    # Each process's figures reach Ray's agent on their own, within 10 s.
     for name, label in (
         ("ray_syn2co_serve_requests_total", 'page="/embed"'),
+        ("ray_syn2co_serve_rejected_total", 'reason="queue_full"'),
         ("ray_syn2co_serve_rejected_total", 'reason="unreadable_image"'),
         ("ray_syn2co_serve_batch_images_count", 'deployment="Images"'),
         ("ray_syn2co_serve_latency_seconds_bucket", 'page="/neighbours"'),
         ("ray_serve_num_http_requests_total", 'route="/"'),
     ):
-        assert any(line.startswith(name + "{") and label in line for line in lines), name
+        until(partial(has_figure, figures, name, label))
+    lines = figures()
     assert all(line.startswith(("ray_serve_", "ray_syn2co_serve_")) for line in lines)
 
 
