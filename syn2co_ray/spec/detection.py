@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from .base import EXECUTION_ONLY, Section
+from .base import EXECUTION_ONLY, Pool, PoolOrCount, Section
 
 AnnotationFormat = Literal["coco", "voc"]
 Neck = Literal["simple_pyramid", "fpn", "c4"]
@@ -39,7 +39,7 @@ class AnnotatedImagesSpec(Section):
 class DetectionSpec(Section):
     """Faster R-CNN, or Mask R-CNN with `masks`, on the backbone; AP on images it has not seen.
 
-    AdamW, linear warm-up over a tenth of the steps, cosine to 0; in one process.
+    AdamW, linear warm-up over a tenth of the steps, cosine to 0.
     """
 
     train: AnnotatedImagesSpec
@@ -85,6 +85,15 @@ class DetectionSpec(Section):
     """Largest part of a set's images, or of its boxes, that may be unusable and left out."""
     image_pixels_max: int = Field(default=100_000_000, ge=1)
     """Images whose header claims more pixels are refused before decoding."""
+    precision: Literal["auto", "bf16", "float32"] = "auto"
+    """Autocast of backbone and neck; auto is bf16 on a GPU, else float32. Heads work in float32."""
+    workers: PoolOrCount = Field(default=Pool(min=1, max=1), json_schema_extra=EXECUTION_ONLY)
+    """Processes that share each step and the search for objects, at most one an image of a step; with
+    {min, max} as many as fit, fewer when nodes go, more when nodes come."""
+    failures_max: int = Field(default=3, ge=0, json_schema_extra=EXECUTION_ONLY)
+    """Failures of workers or nodes, without a new checkpoint between them, before it ends."""
+    collective_timeout_s: float = Field(default=600.0, gt=0, json_schema_extra=EXECUTION_ONLY)
+    """Longest wait for another worker before all start again without it."""
     checkpoint_every_steps: int = Field(default=500, ge=1, json_schema_extra=EXECUTION_ONLY)
     """Steps after which a stopped training can go on."""
     images_per_batch: int = Field(default=8, ge=1, json_schema_extra=EXECUTION_ONLY)

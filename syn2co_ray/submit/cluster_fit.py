@@ -12,6 +12,7 @@ from ..spec.job import JobSpec, TrainingSpec, steps_of
 from ..spec.probe_jobs import jobs_for_their_resources
 from ..spec.search import SearchSpec
 from .cluster import cluster_of
+from .detection_workers import choose_detection_workers
 from .resources import check_actors, choose_workers, gpus_in_words
 from .search_room import concurrent_trials
 
@@ -53,6 +54,12 @@ def fit_lines(job: JobSpec, nodes: Sequence[Mapping[str, float]], limits: dict[s
                 lines.append(
                     f"asked by {step.name} ({probe.method.framework}): {asked.cpus:g} CPUs and "
                     f"{asked.gpus:g} GPUs for {asked.workers} workers and what feeds them"
+                )
+            if step.detection is not None:
+                count, pool = choose_detection_workers(step.detection, largest), step.detection.workers
+                lines.append(
+                    f"asked by {step.name} (detection): {count} workers of {pool.cpus_each:g} CPUs and "
+                    f"{pool.gpus_each:g} GPUs"
                 )
         if len(lines) == told:
             lines.append(f"asked by {step.name}: nothing beyond the machine that runs the command")

@@ -1,28 +1,48 @@
-"""The part `detection` of an evaluation: both networks, one after the other, each resumable."""
+"""The part `detection` of an evaluation: both networks, one after the other, each a run of workers on Ray.
+
+detection/<network>/checkpoints/        the newest one
+detection/<network>/measured.json       once it is done
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import time
-from collections.abc import Callable
 from typing import Any
 
 from ..spec.errors import RunInterrupted
 from ..spec.evaluation import EvaluateJobSpec
 from ..spec.identity import spec_hash
-from ..storage import publish_bytes, read_bytes
+from ..storage import Store, exists, publish_bytes, read_bytes
 from ..storage.run_layout import DETECTION_SHEET_FILE, PROVENANCE_FILE
 from ..train.run_folder import RunFolder
-from .progress import PLAIN_LINE_EVERY_S, Progress, duration
+from ..train.workers_run import Workers, WorkersRun
+from .cluster import Cluster, connected
+from .detection_workers import DetectionTask, choose_detection_workers, room_for_detection, training_name
+from .entry import detection_worker
+from .progress import Progress
+from .starts import start_line, told_starts
+from .stop_signals import StopSignals
+from .watched import watched
 
 DETECTION_FOLDER = "detection"
+MEASURED_FILE = "measured.json"
+"""In the folder of a network: its figures, and what it found in the images of the sheet."""
+RESIZE_EVERY_S = 60.0
+"""Shortest time between a start of the workers and one with more of them."""
 
 
 def run_detection(
-    job: EvaluateJobSpec, run: RunFolder, progress: Progress, should_stop: Callable[[], bool]
+    job: EvaluateJobSpec, run: RunFolder, progress: Progress, stop: StopSignals, *, debug: bool
 ) -> tuple[dict[str, Any], list[str]]:
     """Train and measure a detector on the weights, and on the same backbone at random where asked for.
+
+    Args:
+        job: with a section `detection`.
+        run: folder of the evaluation.
+        progress: gets lines, and what the workers do.
+        stop: asked meanwhile.
+        debug: see `connected`.
 
     Returns:
         Figures as plain values, and warnings; the sheet is in the run's folder.
@@ -31,56 +51,31 @@ def run_detection(
         RunInterrupted: asked to stop, after a checkpoint.
         Syn2coError: annotations, images or a backbone that cannot be used.
     """
-    import torch
-
     from ..evaluate.detection.masks import coco_library
-    from ..evaluate.detection.measuring import measure_detector, sheet_jpeg
+    from ..evaluate.detection.measuring import Measured, sheet_jpeg
     from ..evaluate.detection.sets import progress_lines, read_sets
-    from ..evaluate.detection.training import Stopped
-    from ..evaluate.protocols import RANDOM, TRAINED
-    from ..evaluate.weights import load_backbone, random_backbone
 
-    spec = job.detection
-    assert spec is not None
+    assert job.detection is not None
     coco_library()
-    train, held_out, warnings = read_sets(spec, job.object_store)
-    progress_lines(progress.log, (train, held_out))
+    *sets, warnings = read_sets(job.detection, job.object_store)
+    progress_lines(progress.log, sets)
     for warning in warnings:
         progress.log(f"warning: {warning}")
-    weights = job.weights.model_copy(update={"image_size": spec.image_size})
-    source = load_backbone(weights, job.object_store)
-    networks = {RANDOM if job.weights.random_seed is not None else TRAINED: source}
-    if job.baselines and RANDOM not in networks:
-        networks[RANDOM] = random_backbone(source, job.seed)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    annotated = [
-        {"uri": s.uri, "fingerprint": s.fingerprint, "records": len(s.images)} for s in (train, held_out)
-    ]
-    begun = run.read_json(PROVENANCE_FILE)
-    if begun is not None and "detection" not in begun:
-        run.write_json(PROVENANCE_FILE, {**begun, "detection": annotated})
-    rows, shown = [], {}
-    for name, loaded in networks.items():
-        place = run.store.child(DETECTION_FOLDER, name.replace(" ", "-"))
-        made_of = (spec_hash(job), loaded.digest, train.fingerprint, held_out.fingerprint)
-        identity = hashlib.sha256(" ".join(made_of).encode()).hexdigest()
-        try:
-            measured = measure_detector(
-                *(name, loaded.network, (train, held_out), spec, job.seed, device, place, identity),
-                _Shown(progress, name),
-                should_stop,
-            )
-        except Stopped:
-            raise RunInterrupted(
-                run.store.uri,
-                f"stopped while a detector on the {name} was made",
-                "",
-                "its checkpoint is whole: run the same command to resume",
-            ) from None
-        rows.append(measured.row)
-        shown[name] = measured.shown
-        progress.log(f"detection, {name}: {_headline(measured.row)}")
-    publish_bytes(run.store, DETECTION_SHEET_FILE, sheet_jpeg(held_out, spec, shown))
+    _note_sets(run, sets)
+    networks = _networks(job)
+    wanted = {name: _identity(job, digest, sets) for name, digest in networks.items()}
+    found = {name: _measured_before(run, name, identity) for name, identity in wanted.items()}
+    if None in found.values():
+        with connected(debug=debug) as cluster:
+            stop.listen()
+            training = _Training(job, run, sets, cluster, progress, stop)
+            for name in [name for name, one in found.items() if one is None]:
+                found[name] = training.measured(name, name != next(iter(networks)), wanted[name])
+    measured = {name: Measured.of_json(one) for name, one in found.items() if one is not None}
+    rows = [one.row for one in measured.values()]
+    shown = {name: one.shown for name, one in measured.items()}
+    train, held_out = sets
+    publish_bytes(run.store, DETECTION_SHEET_FILE, sheet_jpeg(held_out, job.detection, shown))
     warnings += list(dict.fromkeys(_unreadable(rows)))
     return {
         "rows": rows,
@@ -99,26 +94,104 @@ def detection_pictures(run: RunFolder) -> list[Any]:
     return [Picture("What was found", caption, read_bytes(run.store, DETECTION_SHEET_FILE))]
 
 
-class _Shown:
-    """A line that replaces itself in a terminal, one now and then elsewhere."""
+class _Training:
+    """Trains detectors on a cluster, one network after the other."""
 
-    def __init__(self, progress: Progress, name: str) -> None:
-        self.progress, self.name, self.said_at = progress, name, -PLAIN_LINE_EVERY_S
+    def __init__(
+        self,
+        job: EvaluateJobSpec,
+        run: RunFolder,
+        sets: list[Any],
+        cluster: Cluster,
+        progress: Progress,
+        stop: StopSignals,
+    ) -> None:
+        import ray
 
-    def __call__(self, now: Any) -> None:
-        done = now.step == now.total
-        left = "" if done or not now.images_per_s else f"  ETA {duration(self._left_s(now))}"
-        line = (
-            f"detection, {self.name}: step {now.step}/{now.total}  loss {now.loss:.4f}  "
-            f"{now.images_per_s:.1f} images/s{left}"
+        assert job.detection is not None
+        self.job, self.spec, self.run = job, job.detection, run
+        self.progress, self.stop = progress, stop
+        self.workers = choose_detection_workers(self.spec, cluster)
+        self.boxed = [ray.put(tuple(sets))]
+
+    def measured(self, name: str, is_random: bool, identity: str) -> dict[str, Any]:
+        """Figures of one network and what it found, as plain values; also left in its folder."""
+        place = _place(self.run, name)
+        if self.stop.asked.is_set():
+            raise self._stopped(name)
+        self.progress.begin_run()
+        self.progress.log(f"detection, {name}: {self.workers} worker(s)")
+
+        def workers(board: Any) -> Workers:
+            task = DetectionTask(self.job, name, is_random, place, identity, board, self.boxed)
+            room = room_for_detection(self.spec)
+            return Workers(detection_worker, task, room, self.spec.failures_max, RESIZE_EVERY_S)
+
+        training = WorkersRun(training_name(self.job, name), DETECTION_FOLDER, workers)
+        training.start()
+        try:
+            seen = watched(training, self.progress, self.stop.asked)
+            answer = training.result()
+        finally:
+            training.end()
+        for start in told_starts(seen["starts"]):
+            if start["reason"]:
+                self.progress.log(start_line(start))
+        if "stopped" in answer:
+            raise self._stopped(name)
+        made = {**answer, "identity": identity}
+        publish_bytes(place, MEASURED_FILE, json.dumps(made, indent=1).encode())
+        self.progress.log(f"detection, {name}: {_headline(made['row'])}")
+        return made
+
+    def _stopped(self, name: str) -> RunInterrupted:
+        return RunInterrupted(
+            self.run.store.uri,
+            f"stopped while a detector on the {name} was made",
+            "",
+            "its checkpoint is whole: run the same command to resume",
         )
-        at = time.monotonic()
-        if not self.progress.replace(line) and (done or at - self.said_at >= PLAIN_LINE_EVERY_S):
-            self.said_at = at
-            self.progress.log(line)
 
-    def _left_s(self, now: Any) -> float:
-        return float((now.total - now.step) * now.images_per_step / now.images_per_s)
+
+def _networks(job: EvaluateJobSpec) -> dict[str, str]:
+    """Name and digest of each network, the weights' first."""
+    from ..evaluate.detection.weights import detection_backbone
+    from ..evaluate.protocols import RANDOM, TRAINED
+
+    source = detection_backbone(job)
+    if job.weights.random_seed is not None:
+        return {RANDOM: source.digest}
+    networks = {TRAINED: source.digest}
+    if job.baselines:
+        networks[RANDOM] = detection_backbone(job, is_random=True).digest
+    return networks
+
+
+def _identity(job: EvaluateJobSpec, digest: str, sets: list[Any]) -> str:
+    made_of = (spec_hash(job), digest, *(images.fingerprint for images in sets))
+    return hashlib.sha256(" ".join(made_of).encode()).hexdigest()
+
+
+def _place(run: RunFolder, name: str) -> Store:
+    return run.store.child(DETECTION_FOLDER, name.replace(" ", "-"))
+
+
+def _measured_before(run: RunFolder, name: str, identity: str) -> dict[str, Any] | None:
+    place = _place(run, name)
+    if not exists(place, MEASURED_FILE):
+        return None
+    made: dict[str, Any] = json.loads(read_bytes(place, MEASURED_FILE))
+    return made if made["identity"] == identity else None
+
+
+def _note_sets(run: RunFolder, sets: list[Any]) -> None:
+    """Say in the provenance what was learned from and searched."""
+    begun = run.read_json(PROVENANCE_FILE)
+    if begun is not None and "detection" not in begun:
+        annotated = [
+            {"uri": one.uri, "fingerprint": one.fingerprint, "records": len(one.images)} for one in sets
+        ]
+        run.write_json(PROVENANCE_FILE, {**begun, "detection": annotated})
 
 
 def _headline(row: dict[str, Any]) -> str:

@@ -15,8 +15,10 @@ from ..spec.job import PretrainSpec, TrainGeneratorSpec
 from ..spec.probe import ProbeSpec
 from ..storage import open_store, publish_bytes, publish_file
 from ..storage.run_layout import SAMPLES_FILE
+from ..train.checkpoint_files import newest_whole
 from ..train.worker_stream import WorkerStream
 from ..train.worker_task import WorkerTask
+from .detection_workers import DetectionTask, training_name
 
 
 def pretrain_worker(task: WorkerTask) -> dict[str, Any]:
@@ -59,6 +61,42 @@ def probe_worker(task: WorkerTask) -> dict[str, Any]:
         return classified(job, loop.trainer.method, task.extra.queries, context)
 
     return run_worker(task, stream, None, finish, lambda method: begin_with_weights(job, method))
+
+
+def detection_worker(task: DetectionTask) -> dict[str, Any]:
+    """Train a detector and look for objects with it; the answer is its figures, or the step it stopped at."""
+    import ray
+    import ray.train
+    import ray.train.collective
+
+    if ray.train.get_context().get_world_rank() == 0:
+        first_step, _, _ = newest_whole(task.place, task.identity)
+        ray.get(task.board.begin.remote(first_step))
+    # No rank says where it runs before that.
+    ray.train.collective.barrier()
+
+    from ..evaluate.detection.measuring import measure_detector
+    from ..evaluate.detection.ranks import Stopped
+    from ..evaluate.detection.weights import detection_backbone
+    from ..train.worker import run_rank
+
+    job = task.job
+    assert job.detection is not None
+    spec = job.detection
+
+    def work(context: Any, log: Any) -> dict[str, Any]:
+        loaded = detection_backbone(job, is_random=task.is_random)
+        sets = ray.get(task.boxed[0])
+        try:
+            measured = measure_detector(
+                task.name, loaded.network, sets, spec, job.seed, context, task.place, task.identity
+            )
+        except Stopped:
+            return {"stopped": True}
+        return {} if measured is None else measured.as_json()
+
+    name, timeout_s = training_name(job, task.name), spec.collective_timeout_s
+    return run_rank(name, task.place, task.board, timeout_s, "detection.collective_timeout_s", work)
 
 
 SAMPLES = 64

@@ -110,7 +110,7 @@ def _results(
             run.write_json(PROVENANCE_FILE, {**provenance(job, ()), "weights": _about(source)})
     if job.detection is not None:
         started = time.perf_counter()
-        found, warnings = run_detection(job, run, progress, stop.asked.is_set)
+        found, warnings = run_detection(job, run, progress, stop, debug=debug)
         results = {**results, "detection": found, "warnings": [*results["warnings"], *warnings]}
         results["rows"] = with_headlines(results["rows"], found)
         results["wall_s"] = results.get("wall_s", 0.0) + time.perf_counter() - started

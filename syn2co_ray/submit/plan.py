@@ -26,6 +26,7 @@ from ..spec.source import ShareSchedule
 from ..storage import list_files, open_store
 from ..train.room import view_threads
 from .cluster import Cluster, connected
+from .detection_workers import choose_detection_workers
 from .placement import Place, Situation, advise, images_per_s
 from .prepare import make_plan
 from .resources import check_actors, choose_workers
@@ -70,6 +71,12 @@ def plan_lines(steps: Sequence[SingleJobSpec], *, debug: bool = False) -> Iterat
                     f"{probe.method.framework}, on the cluster: {asked.cpus:g} CPUs, {asked.gpus:g} GPUs for "
                     f"{asked.workers} workers, {_view_makers(probe)}, readers; worker counts allowed: "
                     f"{', '.join(map(str, worker_counts_allowed(probe.train)))}"
+                )
+            if job.detection is not None:
+                count, pool = choose_detection_workers(job.detection, cluster), job.detection.workers
+                yield (
+                    f"detection, on the cluster: {count} workers of {pool.cpus_each:g} CPUs and "
+                    f"{pool.gpus_each:g} GPUs"
                 )
         elif isinstance(job, EmbedSpec):
             yield from _embed_lines(job, cluster, made_before)

@@ -14,8 +14,9 @@ from ..spec.job import TrainGeneratorSpec, TrainingSpec
 from ..spec.probe import ProbeSpec
 from ..storage import publish_bytes
 from ..storage.run_layout import RESULTS_FILE, VIEWS_FILE
-from ..train.pretrain import PretrainRun
+from ..train.pretrain import pretrain_run
 from ..train.worker_task import WorkerTask
+from ..train.workers_run import WorkersRun
 from .entry import generator_worker, pretrain_worker, probe_worker
 from .live import LiveSource
 from .prepare import PreparedRun
@@ -24,10 +25,9 @@ from .resources import room_for_workers, stream_resources
 from .sheet import first_views
 from .starts import start_line, told_starts
 from .trackers import Trackers
+from .watched import watched
 
-POLL_S = 0.25
-
-LookOn = Callable[[PretrainRun, dict[str, Any]], None]
+LookOn = Callable[[WorkersRun, dict[str, Any]], None]
 """Called now and then with a run and what is seen of it."""
 
 
@@ -49,7 +49,7 @@ def train(
             live = LiveSource(prepared.live, prepared.job, workers, prepared.plan, progress.log)
             stack.callback(live.stop)
             stream = live.joined_to(stream)
-        run = PretrainRun(
+        run = pretrain_run(
             prepared.job,
             prepared.run,
             stream,
@@ -64,9 +64,19 @@ def train(
         sheet = first_views(prepared)
         if sheet is not None:
             publish_bytes(prepared.run.store, VIEWS_FILE, sheet)
-        seen = _watch(run, live, trackers, progress, stop, look_on)
+
+        def also(seen: dict[str, Any]) -> None:
+            if live is not None:
+                # Before its first step a resumed run is at no pass: the first that is read says where it is.
+                if seen["progress"]:
+                    live.trained(seen["progress"]["step"])
+                seen["live"] = live.look()
+            trackers.see(seen)
+            if look_on is not None:
+                look_on(run, seen)
+
+        seen = watched(run, progress, stop, also)
         answer = run.result()
-        progress.show(seen)
         for note in answer["outcome"]["notes"]:
             progress.log(note)
         marks.update(seen["marks"])
@@ -85,34 +95,6 @@ def _worker_of(job: TrainingSpec) -> Callable[[WorkerTask], dict[str, Any]]:
     if isinstance(job, TrainGeneratorSpec):
         return generator_worker
     return probe_worker if isinstance(job, ProbeSpec) else pretrain_worker
-
-
-def _watch(
-    run: PretrainRun,
-    live: LiveSource | None,
-    trackers: Trackers,
-    progress: Progress,
-    stop: threading.Event,
-    look_on: LookOn | None,
-) -> dict[str, Any]:
-    """Show what a run does until it ends, and pass on what it is asked; returns what was seen last."""
-    asked = False
-    while not run.wait(POLL_S):
-        if stop.is_set() and not asked:
-            progress.log("stopping: publishing a checkpoint first (once more to stop at once)")
-            run.ask_to_stop()
-            asked = True
-        seen = run.look()
-        if live is not None:
-            # Before its first step a resumed run is at no pass: the first that is read says where it is.
-            if seen["progress"]:
-                live.trained(seen["progress"]["step"])
-            seen["live"] = live.look()
-        trackers.see(seen)
-        if look_on is not None:
-            look_on(run, seen)
-        progress.show(seen)
-    return run.look()
 
 
 def _results(

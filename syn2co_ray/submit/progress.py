@@ -48,7 +48,7 @@ class LiveText:
 
 
 class Progress(LiveText):
-    """Shows what `PretrainRun.look` returns."""
+    """Shows what `WorkersRun.look` returns."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)

@@ -1,4 +1,4 @@
-"""Which of a job's places a node of the cluster can use: its storage, and the sources that must be there."""
+"""Which of a job's places a node of the cluster can use: its storage, and what must be there."""
 
 from __future__ import annotations
 
@@ -9,17 +9,30 @@ from collections.abc import Callable, Iterator
 from pyarrow import fs
 from pydantic import BaseModel
 
+from ..spec.detection import AnnotatedImagesSpec
 from ..spec.embed import EmbedSpec
 from ..spec.errors import StorageError, Syn2coError, error_to_json
-from ..spec.evaluation import EvaluateJobSpec
+from ..spec.evaluation import EvaluateJobSpec, LandmarksSpec
 from ..spec.generate import GenerateSpec
 from ..spec.job import JobSpec, SingleJobSpec, TrainGeneratorSpec, TrainingSpec, steps_of
 from ..spec.load import load_text
 from ..spec.search import SearchSpec
 from ..spec.source import ObjectStoreSpec, SourceSpec
+from ..spec.train import StartSpec
+from ..spec.video import VideoSegmentationSpec
+from ..spec.weights import WeightsSpec
 from ..storage import Store, delete, open_store, publish_bytes, read_bytes
 
 MARK = ".syn2co-probe-"
+URIS_OF: dict[type[BaseModel], tuple[str, ...]] = {
+    SourceSpec: ("uri",),
+    AnnotatedImagesSpec: ("annotations", "images", "image_set", "mask_folder"),
+    VideoSegmentationSpec: ("uri",),
+    LandmarksSpec: ("ground_truth",),
+    WeightsSpec: ("run", "file"),
+    StartSpec: ("run",),
+}
+"""Keys of sections that name what a job reads."""
 
 
 def leave_mark(job_text: str) -> tuple[str, list[str]]:
@@ -50,7 +63,7 @@ def reach_from_node(job_text: str, mark: str) -> list[str]:
         publish_bytes(store, own, b"1")
         delete(store, own)
 
-    return _errors(both_ways, job_text) + _missing_sources(load_text(job_text))
+    return _errors(both_ways, job_text) + _missing(load_text(job_text))
 
 
 def written_places(job: JobSpec) -> list[Store]:
@@ -65,8 +78,8 @@ def written_places(job: JobSpec) -> list[Store]:
     return list(places.values())
 
 
-def sources_needed(job: JobSpec) -> Iterator[tuple[SourceSpec, ObjectStoreSpec]]:
-    """Sources that must be there before the job starts: none that it writes itself."""
+def places_needed(job: JobSpec) -> Iterator[tuple[str, ObjectStoreSpec]]:
+    """URIs of what must be there before the job starts: none that it writes itself."""
     made: list[str] = []
     for step in _steps(job):
         if isinstance(step, GenerateSpec):
@@ -75,52 +88,52 @@ def sources_needed(job: JobSpec) -> Iterator[tuple[SourceSpec, ObjectStoreSpec]]
             made += [prepared.into for prepared in step.data.prepare]
         elif isinstance(step, EmbedSpec):
             made += [prepared.into for prepared in step.prepare]
-        for source in _sources(step):
-            if not any(_is_below(source.uri, place) for place in made):
-                yield source, step.object_store
+        for uri in _places_read(step):
+            if not any(_is_below(uri, place) for place in made):
+                yield uri, step.object_store
+        # Runs that later steps begin with.
+        made += [] if isinstance(step, GenerateSpec) else [step.storage]
 
 
 def _steps(job: JobSpec) -> tuple[SingleJobSpec, ...]:
     return (job.training,) if isinstance(job, SearchSpec) else steps_of(job)
 
 
-def _sources(section: object) -> Iterator[SourceSpec]:
-    """All sources in a spec, wherever they are."""
-    if isinstance(section, SourceSpec):
-        yield section
-    elif isinstance(section, BaseModel):
+def _places_read(section: object) -> Iterator[str]:
+    """URIs that the sections of a spec name, wherever they are."""
+    if isinstance(section, BaseModel):
+        uris = next((names for kind, names in URIS_OF.items() if isinstance(section, kind)), ())
+        yield from (uri for uri in (getattr(section, name) for name in uris) if uri is not None)
         for name in type(section).model_fields:
-            yield from _sources(getattr(section, name))
+            yield from _places_read(getattr(section, name))
     elif isinstance(section, list | tuple):
         for item in section:
-            yield from _sources(item)
+            yield from _places_read(item)
 
 
 def _is_below(uri: str, place: str) -> bool:
     return (uri.rstrip("/") + "/").startswith(place.rstrip("/") + "/")
 
 
-def _missing_sources(job: JobSpec) -> list[str]:
+def _missing(job: JobSpec) -> list[str]:
     errors = []
-    for source, options in sources_needed(job):
+    for uri, options in dict.fromkeys(places_needed(job)):
         try:
-            _check_there(source, options)
+            _check_there(uri, options)
         except Syn2coError as error:
             errors.append(error_to_json(error))
         except OSError as error:
-            errors.append(error_to_json(StorageError(source.uri, str(error))))
+            errors.append(error_to_json(StorageError(uri, str(error))))
     return errors
 
 
-def _check_there(source: SourceSpec, options: ObjectStoreSpec) -> None:
-    """One request, whatever the size of the source."""
-    folder, _, last = source.uri.rstrip("/").rpartition("/")
-    store = open_store(folder if "*" in last or "?" in last else source.uri, options)
+def _check_there(uri: str, options: ObjectStoreSpec) -> None:
+    """One request, whatever the size of what is there."""
+    folder, _, last = uri.rstrip("/").rpartition("/")
+    store = open_store(folder if "*" in last or "?" in last else uri, options)
     if store.filesystem.get_file_info(store.path).type == fs.FileType.NotFound:
         got = f"{socket.gethostname()} finds nothing there"
-        raise StorageError(
-            source.uri, got, "a prefix that all nodes can read", "check the URI and credentials"
-        )
+        raise StorageError(uri, got, "a place that all nodes can read", "check the URI and credentials")
 
 
 def _errors(do: Callable[[Store], None], job_text: str) -> list[str]:

@@ -61,7 +61,7 @@ class Trackers:
             tracker.wait_closed(until)
 
     def see(self, seen: dict[str, Any]) -> None:
-        """Take what is new of `PretrainRun.look`; returns at once."""
+        """Take what is new of `WorkersRun.look`; returns at once."""
         progress = seen["progress"]
         rows: dict[int, dict[str, float]] = {}
         if progress and progress["step"] > self._step:

@@ -189,10 +189,6 @@ class BoardClient:
         self._seen = self._now_wished()[0]
         self._stop = self._now_wished()[1] is Wish.STOP
 
-    def mark(self, name: str) -> None:
-        """Note when a stage of the start-up ended."""
-        self.board.mark.remote(name, time.time())
-
     def joined(self, rank: int) -> None:
         """Say where this rank runs."""
         node_id, host = ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address()

@@ -25,7 +25,8 @@ class TrainContext:
         rank: number of this process, from 0.
         world_size: number of processes.
         device: where the networks live.
-        records: global step to start at -> this rank's records of that and the following steps.
+        records: global step to start at -> this rank's records of that and the following steps; none for work
+            that reads its own.
         control_group: a CPU (gloo) process group for decisions, so that agreeing never waits for the
             GPU; None with one process.
         show: progress of the run, called on rank 0 after every step; must not block.
@@ -38,7 +39,7 @@ class TrainContext:
     rank: int
     world_size: int
     device: torch.device
-    records: Callable[[int], Iterator[StepRecords]]
+    records: Callable[[int], Iterator[StepRecords]] = lambda first_step: iter(())
     control_group: Any = None
     show: Callable[[dict[str, Any]], None] = lambda progress: None
     wish: Callable[[], Wish] = lambda: Wish.GO_ON

@@ -1,44 +1,34 @@
-"""A pre-training run on a Ray cluster: the trainer, its feed, and what the driver sees of it.
-
-The trainer is Ray Train's framework-neutral one; workers join torch's process group themselves (see
-`process_group`), which keeps torch out of the driver and of Ray's controller.
-"""
+"""A training run on a Ray cluster: its workers and their feed."""
 
 from __future__ import annotations
 
-import tempfile
-import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-import ray.data
-import ray.train
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ..data.stream import Stream
-from ..spec.errors import Syn2coError, TrainingError
 from ..spec.identity import run_name
 from ..spec.job import TrainingSpec
-from .board import Board
-from .elasticity import ElasticTrainer
 from .feed import PlanFeed, RemainingWindows
 from .room import Room
 from .run_folder import RunFolder
-from .wish import Wish
-from .worker_stream import own_error
 from .worker_task import WorkerTask
-
-CONTROLLER_FAILURES_MAX = 3
-"""Ray's default is to retry for ever when workers cannot be placed; a user should hear of it."""
+from .workers_run import Workers, WorkersRun
 
 
-@dataclass
-class PretrainRun:
-    """A run in the background: look at it, ask it to stop, wait for its result.
+def pretrain_run(
+    job: TrainingSpec,
+    run: RunFolder,
+    stream: Stream,
+    room: Room,
+    worker: Callable[[WorkerTask], dict[str, Any]],
+    extra: Any = None,
+    stop_after_epochs: int | None = None,
+) -> WorkersRun:
+    """A run that trains on a stream, to be started.
 
-    Attributes:
+    Args:
         job: the spec.
         run: its folder.
         stream: records in plan order.
@@ -48,144 +38,19 @@ class PretrainRun:
         stop_after_epochs: where this start ends, if before the end of the run.
     """
 
-    job: TrainingSpec
-    run: RunFolder
-    stream: Stream
-    room: Room
-    worker: Callable[[WorkerTask], dict[str, Any]]
-    extra: Any = None
-    stop_after_epochs: int | None = None
-    board: Any = field(init=False)
-    _thread: threading.Thread = field(init=False)
-    _answer: dict[str, Any] | None = field(default=None, init=False)
-    _error: BaseException | None = field(default=None, init=False)
-
-    def start(self) -> None:
-        """Start the trainer in a thread: Ray's own signal handling stays out of the way, ours saves state."""
-        # On the driver's node, like Ray Train's controller: other nodes may go.
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        self.board = Board.options(scheduling_strategy=here).remote(  # type: ignore[attr-defined]
-            run_name(self.job), self.job.method.framework
-        )
-        self._thread = threading.Thread(target=self._fit, name="trainer", daemon=True)
-        self._thread.start()
-
-    def wait(self, timeout_s: float) -> bool:
-        """Wait a while; True when the run has ended."""
-        self._thread.join(timeout_s)
-        return not self._thread.is_alive()
-
-    def look(self) -> dict[str, Any]:
-        """Progress, evaluations and start-up marks so far."""
-        return ray.get(self.board.look.remote())
-
-    def ask_to_stop(self) -> None:
-        """Publish a checkpoint at the next step and end."""
-        self.board.ask.remote(Wish.STOP)
-
-    def result(self) -> dict[str, Any]:
-        """What rank 0 returned.
-
-        Raises:
-            Syn2coError: the run failed.
-        """
-        if self._error is not None:
-            raise _readable(self._error) from self._error
-        if self._answer is None:
-            raise TrainingError(
-                "train", "the run ended without a result", "", "see the Ray logs; resume the run"
-            )
-        if "error" in self._answer:
-            raise self._answer["error"]
-        return self._answer
-
-    def end(self) -> None:
-        """Export the run's metrics no longer."""
-        self.board.end.remote()
-
-    def _fit(self) -> None:
-        # Ray Train's controller, on this node, keeps notes that nobody reads: our checkpoints continue.
-        # In the run's storage they would be written without our patience with stores that fail.
-        try:
-            with tempfile.TemporaryDirectory(prefix="ray-train-", ignore_cleanup_errors=True) as notes:
-                self._answer = self._trainer(notes).fit().return_value
-        except BaseException as error:
-            self._error = error
-
-    def _trainer(self, notes: str) -> ElasticTrainer:
-        train = self.job.train
-        stream_ref = ray.put(self.stream)
-        return ElasticTrainer(
-            _unpacked(self.worker),
-            train_loop_config={
-                "task": WorkerTask(
-                    self.job,
-                    self.run,
-                    self.stream.plan.steps_per_epoch,
-                    self.board,
-                    [stream_ref],
-                    self.extra,
-                    self.stop_after_epochs,
-                )
+    def workers(board: Any) -> Workers:
+        stream_ref = ray.put(stream)
+        steps = stream.plan.steps_per_epoch
+        return Workers(
+            worker,
+            WorkerTask(job, run, steps, board, [stream_ref], extra, stop_after_epochs),
+            room,
+            job.train.failures_max,
+            job.train.resize_every_s,
+            {
+                "datasets": {"train": RemainingWindows(job, run, stream.plan, board)},
+                "dataset_config": PlanFeed(job, stream_ref, board),
             },
-            scaling_config=ray.train.ScalingConfig(
-                num_workers=(self.room.counts[0], self.room.counts[-1]),
-                use_gpu=train.workers.gpus_each > 0,
-                resources_per_worker=_resources(train.workers.cpus_each, train.workers.gpus_each),
-            ),
-            run_config=ray.train.RunConfig(
-                storage_path=notes,
-                failure_config=ray.train.FailureConfig(
-                    max_failures=train.failures_max, controller_failure_limit=CONTROLLER_FAILURES_MAX
-                ),
-            ),
-            datasets={"train": RemainingWindows(self.job, self.run, self.stream.plan, self.board)},
-            dataset_config=PlanFeed(self.job, stream_ref, self.board),
-            room=self.room,
-            board=self.board,
-            resize_every_s=train.resize_every_s,
         )
 
-
-def _unpacked(worker: Callable[[WorkerTask], dict[str, Any]]) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """Ray Train hands its workers a dict; ours take a task."""
-
-    def train_loop(config: dict[str, Any]) -> dict[str, Any]:
-        return worker(config["task"])
-
-    return train_loop
-
-
-def _resources(cpus: float, gpus: float) -> dict[str, float]:
-    return {"CPU": cpus, "GPU": gpus} if gpus else {"CPU": cpus}
-
-
-def _readable(error: BaseException) -> Syn2coError:
-    """The run's failure as one of our errors: our own if it is one, else the workers' last words."""
-    failures = getattr(error, "worker_failures", None) or {}
-    for failure in [*failures.values(), error]:
-        found = own_error(failure)
-        if found is not None:
-            return found
-    if failures:
-        words = "; ".join(f"rank {rank}: {_last_line(failure)}" for rank, failure in sorted(failures.items()))
-    else:
-        words = _last_line(error)
-    if "object store is full" in words:
-        return _no_room_for_blocks(words)
-    return TrainingError("train", words, "", "run the same command to resume from the newest checkpoint")
-
-
-def _no_room_for_blocks(words: str) -> TrainingError:
-    return TrainingError(
-        "Ray's object store",
-        words,
-        "room in its memory, or on the disk that it spills to (Ray's temporary folder)",
-        "free that disk or name another (ray start --object-spilling-directory); a smaller "
-        "data.window_images and fewer augment.actors need less at once; then run the same command to resume",
-    )
-
-
-def _last_line(error: BaseException) -> str:
-    lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+    return WorkersRun(run_name(job), job.method.framework, workers)

@@ -1,4 +1,4 @@
-"""`detection:` of an evaluation, from the job to the page: two networks, stopped, resumed, refused."""
+"""`detection:` of an evaluation, from the job to the page."""
 
 from __future__ import annotations
 
@@ -13,19 +13,21 @@ from rich.console import Console
 from syn2co_ray.report.detection_tables import detection_lines
 from syn2co_ray.report.results_table import figures_of
 from syn2co_ray.report.run_files import ResultRow
-from syn2co_ray.spec.errors import ResourceError, RunInterrupted
+from syn2co_ray.spec.errors import ResourceError, SpecError
 from syn2co_ray.spec.identity import run_name
 from syn2co_ray.spec.load import load_text
-from syn2co_ray.submit import evaluate
+from syn2co_ray.submit.cluster import Cluster
+from syn2co_ray.submit.detection_workers import choose_detection_workers
 from syn2co_ray.submit.evaluate import run_evaluate
 
 from ..evaluate.detection.drawn import write_coco
 
 
-def job(tmp_path: Path, *overrides: str) -> Any:
+def job_text(tmp_path: Path) -> str:
+    """A detector on a random ViT that learns from three drawn images and is measured on two."""
     train = write_coco(tmp_path / "train", "a", range(3))
     held_out = write_coco(tmp_path / "eval", "b", range(10, 12))
-    text = (
+    return (
         f"kind: evaluate\nname: shapes\nstorage: {tmp_path}/runs\n"
         "weights: {random_seed: 1, backbone: vit_tiny_patch16_224, image_size: 32, "
         "backbone_options: {embed_dim: 32, depth: 2, num_heads: 2}}\n"
@@ -36,8 +38,12 @@ def job(tmp_path: Path, *overrides: str) -> Any:
         "  masks: true\n  channels: 32\n  image_size: 96\n  anchor_size_smallest: 8\n"
         "  proposals_per_image: 20\n  regions_per_image: 16\n  epochs: 2\n  images_per_step: 2\n"
         "  learning_rate: 0.001\n  reader_threads: 1\n"
+        "  workers: {min: 2, max: 2, cpus_each: 0.5}\n"
     )
-    return load_text(text, overrides)
+
+
+def job(tmp_path: Path, *overrides: str) -> Any:
+    return load_text(job_text(tmp_path), overrides)
 
 
 def leak(tmp_path: Path) -> None:
@@ -50,31 +56,17 @@ def said(spec: Any) -> tuple[dict[str, Any], str]:
     return run_evaluate(spec, Console(file=out, width=300)), out.getvalue()
 
 
-def test_a_job_ends_in_figures_a_sheet_and_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.ray
+def test_a_job_ends_in_figures_a_sheet_and_a_page(tmp_path: Path, ray_cluster: Any) -> None:
     spec = job(tmp_path)
     leak(tmp_path)
-    steps: list[str] = []
-
-    class StopsInTheSecondEpoch(evaluate.StopSignals):
-        def __enter__(self) -> Any:
-            self.asked.is_set = lambda: len(steps) >= 3  # type: ignore[method-assign]
-            return self
-
-    with monkeypatch.context() as patch:
-        patch.setattr(evaluate, "StopSignals", StopsInTheSecondEpoch)
-        patch.setattr(
-            "syn2co_ray.submit.detection._Shown.__call__", lambda self, now: steps.append(self.name)
-        )
-        with pytest.raises(RunInterrupted, match="a detector on the random encoder"):
-            said(spec)
-    folder = tmp_path / "runs" / run_name(spec)
-    assert len(list(folder.glob("detection/random-encoder/checkpoints/*/MANIFEST.json"))) == 1
-    assert not (folder / "results.json").exists()
     results, text = said(spec)
+    folder = tmp_path / "runs" / run_name(spec)
+    assert "detection, random encoder: 2 worker(s)" in text
     assert "step 4/4" in text
-    assert "step 1/4" not in text
     (row,) = results["detection"]["rows"]
     assert (row["features"], row["neck"], row["steps"]) == ("random encoder", "simple_pyramid", 4)
+    assert row["workers"] == 2
     assert set(row["box"]["by_category"]) == set(row["mask"]["by_category"]) == {"disc", "square"}
     assert results["warnings"] == ["1 of 2 images of detection.eval also stand in detection.train"]
     assert "warning: 1 of 2 images" in text
@@ -89,13 +81,26 @@ def test_a_job_ends_in_figures_a_sheet_and_a_page(tmp_path: Path, monkeypatch: p
     assert "data:image/jpeg;base64," in page
     made = json.loads((folder / "provenance.json").read_text())
     assert [one["records"] for one in made["detection"]] == [3, 2]
+    # What a network was found worth stays when the rest of the evaluation is gone.
+    (folder / "results.json").unlink()
+    sheet = (folder / "detection.jpg").read_bytes()
     again, text = said(spec)
-    assert again == results
+    assert again["detection"] == results["detection"]
+    assert (folder / "detection.jpg").read_bytes() == sheet
     assert "step" not in text
-    other = job(tmp_path, f"storage={tmp_path}/other")
-    leak(tmp_path)
-    whole, _ = said(other)
-    assert whole["detection"]["rows"][0]["box"] == row["box"]
+
+
+def test_more_workers_than_images_a_step_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"detection.workers: 3 workers for 2 images a step"):
+        job(tmp_path, "detection.workers=3")
+
+
+def test_workers_that_the_cluster_cannot_hold_are_refused(tmp_path: Path) -> None:
+    spec = job(tmp_path, "detection.workers={min: 1, max: 2, cpus_each: 3}")
+    assert choose_detection_workers(spec.detection, Cluster(6.0, (0.0,), True)) == 2
+    assert choose_detection_workers(spec.detection, Cluster(5.0, (0.0,), True)) == 1
+    with pytest.raises(ResourceError, match=r"detection.workers: got 1 workers of 3 CPUs"):
+        choose_detection_workers(spec.detection, Cluster(2.0, (0.0,), True))
 
 
 def test_a_missing_library_is_said_before_anything_is_trained(

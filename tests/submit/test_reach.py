@@ -7,7 +7,7 @@ from syn2co_ray.spec.identity import resolved_yaml
 from syn2co_ray.spec.load import load_job
 from syn2co_ray.spec.source import ObjectStoreSpec
 from syn2co_ray.storage import list_files, open_store
-from syn2co_ray.submit.reach import leave_mark, reach_from_node, remove_mark, sources_needed, written_places
+from syn2co_ray.submit.reach import leave_mark, places_needed, reach_from_node, remove_mark, written_places
 from tests.train.local_run import tiny_job
 
 JOBS = Path(__file__).resolve().parents[2] / "jobs"
@@ -49,12 +49,23 @@ def test_storage_that_cannot_be_written_is_an_error_of_the_head(tmp_path):
 
 
 def test_sources_that_the_job_makes_need_not_be_there(tmp_path):
-    assert list(sources_needed(tiny_job(tmp_path))) == []
-    (source, _) = next(iter(sources_needed(tiny_job(tmp_path, SOURCE.format("s3://bucket/x")))))
-    assert source.uri == "s3://bucket/x"
-    assert list(sources_needed(load_job(JOBS / "quickstart.yaml"))) == []
+    assert list(places_needed(tiny_job(tmp_path))) == []
+    (uri, _) = next(iter(places_needed(tiny_job(tmp_path, SOURCE.format("s3://bucket/x")))))
+    assert uri == "s3://bucket/x"
+    assert list(places_needed(load_job(JOBS / "quickstart.yaml"))) == []
 
 
 def test_a_pipeline_writes_to_the_places_of_all_its_steps():
     uris = [store.uri.rpartition("/runs")[2] for store in written_places(load_job(JOBS / "quickstart.yaml"))]
     assert sorted(uris) == ["", "/data/generated-digits"]
+
+
+def test_all_that_an_evaluation_reads_must_be_there():
+    uris = {uri for uri, _ in places_needed(load_job(JOBS / "evaluate/detection_bccd_laptop.yaml"))}
+    assert uris == {
+        "runs/cifar10-laptop",
+        "data/bccd/Annotations",
+        "data/bccd/JPEGImages",
+        "data/bccd/ImageSets/Main/train.txt",
+        "data/bccd/ImageSets/Main/test.txt",
+    }

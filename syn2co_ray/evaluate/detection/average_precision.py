@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -18,11 +19,12 @@ from torch import Tensor
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 from ...spec.detection import DetectionSpec
+from ...train.context import TrainContext
 from .annotations import AnnotatedImage, AnnotatedSet
 from .images import Sample, Unreadable, batches, grouped, to_image
 from .masks import coco_library
 from .network import Detector
-from .training import Stopped
+from .ranks import heed, own_part
 
 FIGURES = {"ap": 0, "ap50": 1, "ap75": 2, "ap_small": 3, "ap_medium": 4, "ap_large": 5, "ar100": 8}
 """Places in COCOeval's statistics."""
@@ -42,20 +44,41 @@ class Found:
     masks: list[dict[str, Any]] = field(default_factory=list)
     """Run lengths as pycocotools has them; empty without masks."""
 
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        masks = [{**mask, "counts": mask["counts"].decode("ascii")} for mask in self.masks]
+        return {
+            "boxes": self.boxes.tolist(),
+            "labels": self.labels.tolist(),
+            "scores": self.scores.tolist(),
+            "masks": masks,
+        }
+
+    @staticmethod
+    def of_json(values: dict[str, Any]) -> Found:
+        """What `as_json` gave."""
+        masks = [{**mask, "counts": mask["counts"].encode("ascii")} for mask in values["masks"]]
+        boxes = np.array(values["boxes"], np.float32).reshape(-1, 4)
+        return Found(boxes, np.array(values["labels"], np.int64), np.array(values["scores"]), masks)
+
 
 def find_objects(
-    detector: Detector, images: AnnotatedSet, spec: DetectionSpec, device: torch.device, should_stop: Any
+    detector: Detector, images: AnnotatedSet, spec: DetectionSpec, ranks: TrainContext
 ) -> Iterator[tuple[AnnotatedImage, Found] | Unreadable]:
-    """What is found in each image, in the set's order.
+    """What is found in each image of this rank's part of the set, in the set's order.
 
     Raises:
-        Stopped: asked to.
+        Stopped: rank 0 was asked to.
     """
     detector.eval()
-    tasks = [(number, None) for number in range(len(images.images))]
-    for group in batches(images, grouped(tasks, spec.images_per_batch), spec, 0):
-        if should_stop():
-            raise Stopped
+    count, device = len(images.images), ranks.device
+    tasks = [(number, None) for number in own_part(range(count), ranks)]
+    groups = list(grouped(tasks, spec.images_per_batch))
+    # Each rank looks as often as the others, so that all of them hear of a stop.
+    looks = math.ceil(math.ceil(count / ranks.world_size) / spec.images_per_batch)
+    groups += [[]] * (looks - len(groups))
+    for group in batches(images, groups, spec, 0):
+        heed(ranks, 0)
         samples = [sample for sample in group if isinstance(sample, Sample)]
         yield from (bad for bad in group if isinstance(bad, Unreadable))
         if not samples:

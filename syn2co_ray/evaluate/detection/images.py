@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ...data.decode import UnreadableImage, decode_rgb
 from ...data.randomness import named_generator
+from ...methods.draws import seed_of
 from ...methods.normalise import MEAN
 from ...spec.detection import DetectionSpec
 from ...storage import read_bytes
@@ -48,6 +49,8 @@ class Sample:
     """(3, S, S) uint8."""
     placement: Placement
     truth: Objects
+    seed: int
+    """Decides what is learned from it (see `sampling`)."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,9 @@ def batches(
     def read(task: tuple[int, int | None]) -> Sample | Unreadable:
         annotated, epoch = images.images[task[0]], task[1]
         draws = None if epoch is None else named_generator(seed, "detection", epoch, annotated.file)
-        return make_sample(annotated, read_bytes(images.store, annotated.file), categories, spec, draws)
+        encoded = read_bytes(images.store, annotated.file)
+        of_regions = seed_of(seed, "detection", "regions", epoch or 0, annotated.file)
+        return make_sample(annotated, encoded, categories, spec, draws, of_regions)
 
     with ThreadPoolExecutor(spec.reader_threads) as pool:
         waiting: list[list[Future[Sample | Unreadable]]] = []
@@ -95,6 +100,7 @@ def make_sample(
     categories: dict[str, int],
     spec: DetectionSpec,
     draws: np.random.Generator | None,
+    seed: int = 0,
 ) -> Sample | Unreadable:
     """An image in its square with the objects to learn from.
 
@@ -104,6 +110,7 @@ def make_sample(
         categories: name -> label, from 1.
         spec: size, scale, flips.
         draws: decides scale, crop and flip; None for none of them.
+        seed: of the sample.
     """
     try:
         pixels = decode_rgb(encoded, pixels_max=spec.image_pixels_max)
@@ -115,7 +122,16 @@ def make_sample(
     placement = _placement(annotated, spec, draws)
     whole = _laid(pixels, placement, spec.image_size, PADDING)
     tensor = torch.from_numpy(np.ascontiguousarray(whole.transpose(2, 0, 1)))
-    return Sample(annotated, tensor, placement, _truth(annotated, placement, categories, spec))
+    return Sample(annotated, tensor, placement, _truth(annotated, placement, categories, spec), seed)
+
+
+def empty_square(spec: DetectionSpec) -> Sample:
+    """What stands for a rank's images where it has none."""
+    size = spec.image_size
+    nothing = AnnotatedImage("", size, size, ())
+    pixels = torch.tensor(PADDING, dtype=torch.uint8)[:, None, None].repeat(1, size, size)
+    placement = Placement(size, size)
+    return Sample(nothing, pixels, placement, _truth(nothing, placement, {}, spec), 0)
 
 
 def to_image(boxes: Tensor, sample: Sample) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,13 +13,14 @@ from torch import nn
 from ...data.decode import decode_rgb
 from ...spec.detection import DetectionSpec
 from ...storage import Store, read_bytes
+from ...train.context import TrainContext
 from .annotations import AnnotatedImage, AnnotatedSet
 from .average_precision import Found, average_precision, find_objects
 from .images import Unreadable
 from .masks import coco_library, pixels_of
 from .network import build_detector
 from .sheet import Drawn, detection_sheet
-from .training import Progressed, check_readable, train_detector
+from .training import check_readable, train_detector
 
 SHEET_IMAGES = 8
 SHEET_SCORE_MIN = 0.5
@@ -34,6 +34,16 @@ class Measured:
     shown: dict[str, Found]
     """File -> what was found."""
 
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"row": self.row, "shown": {file: found.as_json() for file, found in self.shown.items()}}
+
+    @staticmethod
+    def of_json(values: dict[str, Any]) -> Measured:
+        """What `as_json` gave."""
+        shown = {file: Found.of_json(found) for file, found in values["shown"].items()}
+        return Measured(values["row"], shown)
+
 
 def measure_detector(
     name: str,
@@ -41,12 +51,10 @@ def measure_detector(
     sets: tuple[AnnotatedSet, AnnotatedSet],
     spec: DetectionSpec,
     seed: int,
-    device: torch.device,
+    ranks: TrainContext,
     place: Store,
     identity: str,
-    show: Callable[[Progressed], None],
-    should_stop: Callable[[], bool],
-) -> Measured:
+) -> Measured | None:
     """Train a detector on the backbone, find the evaluation set's objects, and say how well.
 
     Args:
@@ -55,11 +63,12 @@ def measure_detector(
         sets: training and evaluation set, categories numbered alike.
         spec: section `detection`.
         seed: decides heads, order, views.
-        device: where it learns.
+        ranks: all that work on it.
         place: folder for its checkpoint.
         identity: of the job and the network; a checkpoint of another is refused.
-        show: called after each step.
-        should_stop: asked after each step and batch.
+
+    Returns:
+        Figures on rank 0, None elsewhere.
 
     Raises:
         Stopped: asked to, after a checkpoint.
@@ -67,19 +76,16 @@ def measure_detector(
     """
     train, held_out = sets
     started = time.perf_counter()
-    detector = build_detector(backbone, len(train.categories), spec, seed).to(device)
-    done = train_detector(detector, train, spec, seed, device, place, identity, show, should_stop)
+    detector = build_detector(backbone, len(train.categories), spec, seed).to(ranks.device)
+    if spec.precision == "bf16" or (spec.precision == "auto" and ranks.device.type == "cuda"):
+        detector.body_dtype = torch.bfloat16
+    done = train_detector(detector, train, spec, seed, ranks, place, identity)
     trained_s = time.perf_counter() - started
-    truth: list[AnnotatedImage] = []
-    found: list[Found] = []
-    unreadable: dict[str, str] = {}
-    for one in find_objects(detector, held_out, spec, device, should_stop):
-        if isinstance(one, Unreadable):
-            unreadable[one.file] = one.reason
-            check_readable(held_out, unreadable, spec)
-            continue
-        truth.append(one[0])
-        found.append(one[1])
+    parts = ranks.collected(list(find_objects(detector, held_out, spec, ranks)))
+    if parts is None:
+        return None
+    truth, found, unreadable = _sorted_out([one for part in parts for one in part])
+    check_readable(held_out, unreadable, spec)
     row: dict[str, Any] = {
         "features": name,
         "neck": detector.neck,
@@ -87,13 +93,22 @@ def measure_detector(
         "steps": done.step,
         "loss": done.loss,
         "trained_s": trained_s,
+        "workers": ranks.world_size,
         "unreadable": {"train": done.unreadable, "eval": unreadable},
     }
     if spec.masks:
         row["mask"] = average_precision(truth, found, held_out.categories, "segm")
     by_file = {image.file: one for image, one in zip(truth, found, strict=True)}
-    shown = {image.file: by_file[image.file] for image in _of_the_sheet(truth)}
-    return Measured(row, shown)
+    return Measured(row, {image.file: by_file[image.file] for image in _of_the_sheet(truth)})
+
+
+def _sorted_out(
+    looked_at: list[tuple[AnnotatedImage, Found] | Unreadable],
+) -> tuple[list[AnnotatedImage], list[Found], dict[str, str]]:
+    """Images, what was found in each, and why others cannot be used."""
+    usable = [one for one in looked_at if not isinstance(one, Unreadable)]
+    unreadable = {one.file: one.reason for one in looked_at if isinstance(one, Unreadable)}
+    return [image for image, _ in usable], [found for _, found in usable], unreadable
 
 
 def sheet_jpeg(held_out: AnnotatedSet, spec: DetectionSpec, shown: dict[str, dict[str, Found]]) -> bytes:

@@ -8,6 +8,7 @@ images, as MoCo's protocol has it (arXiv 1911.05722, section 4.2); on few images
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -20,15 +21,25 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.ops import MultiScaleRoIAlign
 
-from ...methods.draws import seed_of, seeded_initialisation
+from ...methods.draws import seeded_initialisation
 from ...methods.normalise import normalise
 from ...spec.detection import DetectionSpec, Neck
 from .necks import FIRST_STAGE_OF_HEAD, build_body
+from .sampling import ImageSampler
 
 ANCHORS = 5
 ASPECT_RATIOS = (0.5, 1.0, 2.0)
 PYRAMID_LEVELS = ["0", "1", "2", "3"]
 """Those that regions are cut from; the coarsest serves proposals alone."""
+
+PARTS = {
+    "loss_objectness": "anchors",
+    "loss_rpn_box_reg": "anchors",
+    "loss_classifier": "regions",
+    "loss_box_reg": "regions",
+    "loss_mask": "objects",
+}
+"""Parts of the loss, and what each is a mean over."""
 
 Objects = dict[str, Tensor]
 """boxes (m, 4) float32, labels (m,) int64 from 1; with masks (m, S, S) uint8 as truth, and with scores (m,),
@@ -36,20 +47,45 @@ masks (m, 1, 28, 28) of probabilities in their boxes as found."""
 
 
 class Detector(nn.Module):
-    """uint8 images (n, 3, S, S) -> losses in training, else the objects found, in pixels of these images."""
+    """uint8 images (n, 3, S, S) -> losses in training, else the objects found, in pixels of these images.
+
+    Attributes:
+        body_dtype: of autocast in backbone and neck; None for none. Anchors would be rounded by it.
+    """
 
     def __init__(self, body: nn.Module, rpn: nn.Module, heads: nn.Module, neck: Neck) -> None:
         super().__init__()
         self.body, self.rpn, self.heads, self.neck = body, rpn, heads, neck
+        self.body_dtype: torch.dtype | None = None
+        for part in (rpn, heads):
+            old = cast(Any, part).fg_bg_sampler
+            cast(Any, part).fg_bg_sampler = ImageSampler(old.batch_size_per_image, old.positive_fraction)
 
-    def forward(self, images: Tensor, truth: list[Objects] | None = None) -> Any:
-        """Losses by name in training mode, which needs `truth`; else a list of what was found in each."""
+    def forward(self, images: Tensor, truth: list[Objects] | None = None, seeds: Sequence[int] = ()) -> Any:
+        """Losses by name in training mode, which needs `truth`; else a list of what was found in each.
+
+        `seeds`, one an image, decide which anchors and regions are learned from.
+        """
+        for part in (self.rpn, self.heads):
+            cast(Any, part).fg_bg_sampler.seeds = seeds
         # All images have the whole square: regions are cut at scales told by its size.
         batch = ImageList(normalise(images), [tuple(images.shape[-2:])] * len(images))
-        maps = self.body(batch.tensors)
+        maps = self._maps(batch.tensors)
         proposals, proposal_losses = self.rpn(batch, maps, truth)
         found, losses = self.heads(maps, proposals, batch.image_sizes, truth)
         return {**losses, **proposal_losses} if self.training else found
+
+    def counted(self) -> dict[str, int]:
+        """How many anchors, regions and objects the last losses are means over (see `PARTS`)."""
+        anchors, regions = (cast(Any, part).fg_bg_sampler for part in (self.rpn, self.heads))
+        return {"anchors": anchors.taken, "regions": regions.taken, "objects": regions.objects}
+
+    def _maps(self, pixels: Tensor) -> dict[str, Tensor]:
+        if self.body_dtype is None:
+            return cast(dict[str, Tensor], self.body(pixels))
+        with torch.autocast(pixels.device.type, dtype=self.body_dtype):
+            maps = self.body(pixels)
+        return {name: values.float() for name, values in maps.items()}
 
 
 def build_detector(network: nn.Module, categories: int, spec: DetectionSpec, seed: int) -> Detector:
@@ -163,8 +199,3 @@ def _c4_heads(body: nn.Module, categories: int, spec: DetectionSpec) -> dict[str
             "mask_predictor": MaskRCNNPredictor(width, spec.channels, categories + 1),
         }
     return options
-
-
-def seed_step(seed: int, step: int) -> None:
-    """Seed torch's global generators, which torchvision's samplers of proposals draw from, for one step."""
-    torch.manual_seed(seed_of(seed, "detection", step))

@@ -1,31 +1,35 @@
-"""Training of a detector: a loop in one process that can be stopped and goes on from its checkpoint.
+"""Training of a detector on one rank or many; it can be stopped and goes on from its checkpoint.
 
-Order, scale, crop and flip derive from (seed, epoch, file), what torchvision samples among the proposals from
-(seed, step): on a CPU a training that was stopped and resumed equals one that was not, bit for bit.
+Order, scale, crop and flip derive from (seed, epoch, file), and so does what is learned from in an image.
+Each part of the loss is the mean over the whole step, whatever the ranks found to learn from: N ranks train
+as one does, up to float error, and on a CPU a training that was stopped and resumed equals one that was not,
+bit for bit.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
-from torch import nn
+import torch.distributed as dist
+from torch import Tensor, nn
 
 from ...data.randomness import named_generator
+from ...methods.batch_norm import replace_batch_norm
 from ...spec.detection import DetectionSpec
 from ...spec.errors import DataError, TrainingError
 from ...storage import Store
 from ...train.checkpoint import Checkpoint, load_newest, optimizer_tensors, restore_optimizer, save_checkpoint
+from ...train.context import TrainContext
 from .annotations import AnnotatedSet
-from .images import Sample, Unreadable, batches, grouped
-from .network import Detector, parameter_groups, seed_step
+from .images import Sample, Unreadable, batches, empty_square, grouped
+from .network import PARTS, Detector, parameter_groups
+from .ranks import heed, own_part
 
 WARMUP_SHARE = 0.1
-LOSS_WEIGHT = 0.05
-"""Of a step in the loss that is shown."""
 
 
 @dataclass
@@ -35,15 +39,11 @@ class Progressed:
     step: int = 0
     total: int = 0
     loss: float = math.nan
-    """A running mean."""
-    images_per_s: float = 0.0
-    images_per_step: int = 0
+    """Of the newest step."""
+    gradient_norm: float = math.nan
+    rate: float = 0.0
     unreadable: dict[str, str] = field(default_factory=dict)
     """File -> why it was left out."""
-
-
-class Stopped(Exception):
-    """The training was asked to stop; its checkpoint is whole."""
 
 
 def train_detector(
@@ -51,24 +51,20 @@ def train_detector(
     images: AnnotatedSet,
     spec: DetectionSpec,
     seed: int,
-    device: torch.device,
+    ranks: TrainContext,
     place: Store,
     identity: str,
-    show: Callable[[Progressed], None],
-    should_stop: Callable[[], bool],
 ) -> Progressed:
     """Train in place, from the newest checkpoint in `place` where there is one; leaves one at the end.
 
     Args:
-        detector: on `device`.
+        detector: on the rank's device.
         images: what it learns from.
         spec: steps and rates.
         seed: decides order, views and samples.
-        device: where it learns.
+        ranks: all that train; the first is shown the steps, and its wishes are heeded.
         place: folder that gets `checkpoints/`.
         identity: a checkpoint of another one is refused.
-        show: called after each step; may not raise.
-        should_stop: asked after each step.
 
     Raises:
         Stopped: asked to, after a checkpoint.
@@ -76,39 +72,169 @@ def train_detector(
         DataError: too many images cannot be decoded.
         CheckpointError: the newest checkpoint is of another job.
     """
-    optimizer = torch.optim.AdamW(parameter_groups(detector, spec), lr=spec.learning_rate)
-    per_epoch = math.ceil(len(images.images) / spec.images_per_step)
-    now = Progressed(total=spec.epochs * per_epoch, images_per_step=spec.images_per_step)
-    found, _ = load_newest(place, identity)
-    if found is not None:
-        detector.load_state_dict(found.method)
-        restore_optimizer(detector, optimizer, found.optimizer)
-        now.step, now.loss = found.step, found.state["loss"]
-        now.unreadable = dict(found.state["unreadable"])
-    detector.train()
-    started, begun = time.perf_counter(), now.step
-    seen = 0
-    for group in batches(images, _plan(len(images.images), spec, seed, now.step), spec, seed):
+    return _Training(detector, images, spec, seed, ranks, place, identity).run()
+
+
+class _Training:
+    def __init__(
+        self,
+        detector: Detector,
+        images: AnnotatedSet,
+        spec: DetectionSpec,
+        seed: int,
+        ranks: TrainContext,
+        place: Store,
+        identity: str,
+    ) -> None:
+        if ranks.world_size > 1:
+            replace_batch_norm(detector, "weights.backbone")
+        self.detector, self.images, self.spec, self.seed = detector, images, spec, seed
+        self.ranks, self.place, self.identity = ranks, place, identity
+        self.optimizer = torch.optim.AdamW(parameter_groups(detector, spec), lr=spec.learning_rate)
+        self.per_epoch = math.ceil(len(images.images) / spec.images_per_step)
+        self.now = Progressed(total=spec.epochs * self.per_epoch)
+        self.saved_at: int | None = None
+        self.seen = {"steps": 0.0, "images": 0.0, "step_seconds": 0.0, "data_wait_seconds": 0.0}
+
+    def run(self) -> Progressed:
+        self._resume()
+        self.detector.train()
+        mine = (own_part(group, self.ranks) for group in self._plan())
+        waiting = time.perf_counter()
+        for group in batches(self.images, mine, self.spec, self.seed):
+            started = time.perf_counter()
+            self._step(group)
+            ended = time.perf_counter()
+            self._show(ended - waiting, started - waiting)
+            if self.now.step == self.now.total or self.now.step % self.spec.checkpoint_every_steps == 0:
+                self._save()
+            heed(self.ranks, self.now.step, self._save)
+            waiting = time.perf_counter()
+        self.detector.eval()
+        return self.now
+
+    def _resume(self) -> None:
+        found, _ = load_newest(self.place, self.identity)
+        if found is None:
+            return
+        self.detector.load_state_dict(found.method)
+        restore_optimizer(self.detector, self.optimizer, found.optimizer)
+        self.now.step = self.saved_at = found.step
+        self.now.loss, self.now.unreadable = found.state["loss"], dict(found.state["unreadable"])
+
+    def _plan(self) -> Iterator[list[tuple[int, int | None]]]:
+        """Image numbers with their epoch, step by step, from the next one on."""
+        first = self.now.step
+        for epoch in range(first // self.per_epoch, self.spec.epochs):
+            order = named_generator(self.seed, "detection", "order", epoch).permutation(
+                len(self.images.images)
+            )
+            groups = list(grouped(order.tolist(), self.spec.images_per_step))
+            for group in groups[first - epoch * self.per_epoch if epoch == first // self.per_epoch else 0 :]:
+                yield [(number, epoch) for number in group]
+
+    def _step(self, group: list[Sample | Unreadable]) -> None:
         samples = [sample for sample in group if isinstance(sample, Sample)]
-        now.unreadable |= {bad.file: bad.reason for bad in group if isinstance(bad, Unreadable)}
-        check_readable(images, now.unreadable, spec)
-        if samples:
-            loss = _step(detector, optimizer, samples, spec, seed, now, device)
-            weight = LOSS_WEIGHT if math.isfinite(now.loss) else 1.0
-            now.loss = loss if weight == 1.0 else (1 - weight) * now.loss + weight * loss
-        now.step += 1
-        seen += len(samples)
-        now.images_per_s = seen / (time.perf_counter() - started)
-        stopping = should_stop() and now.step < now.total
-        if stopping or now.step == now.total or now.step % spec.checkpoint_every_steps == 0:
-            _save(detector, optimizer, now, place, identity)
-        show(now)
-        if stopping:
-            raise Stopped
-    if begun == now.total:
-        show(now)
-    detector.eval()
-    return now
+        bad = {one.file: one.reason for one in group if isinstance(one, Unreadable)}
+        parts = self._parts(samples or [empty_square(self.spec)])
+        counted = self.detector.counted()
+        here = [counted[PARTS[name]] * bool(samples) for name in parts]
+        *everywhere, bad_global = self.ranks.summed(*here, len(bad))
+        if bad_global:
+            for found in self.ranks.gathered(bad):
+                self.now.unreadable |= found
+            check_readable(self.images, self.now.unreadable, self.spec)
+        shares = [own / max(1.0, all_) for own, all_ in zip(here, everywhere, strict=True)]
+        losses = torch.stack(list(parts.values()))
+        loss = (losses * losses.new_tensor(shares)).sum()
+        self.now.rate = self.spec.learning_rate * rate_at(self.now.step, self.now.total)
+        for options in self.optimizer.param_groups:
+            options["lr"] = options["lr_scale"] * self.now.rate
+        self.optimizer.zero_grad()
+        loss.backward()
+        self._sum_gradients()
+        norm = nn.utils.clip_grad_norm_(self.detector.parameters(), self.spec.gradient_clip_norm)
+        (self.now.loss,) = self.ranks.summed(float(loss.detach()))
+        self.now.gradient_norm = float(norm)
+        self._check_finite(parts)
+        self.optimizer.step()
+        self.now.step += 1
+
+    def _parts(self, samples: list[Sample]) -> dict[str, Tensor]:
+        """Losses by name, each a mean over this rank's images."""
+        device = self.ranks.device
+        pixels = torch.stack([sample.pixels for sample in samples]).to(device)
+        truth = [{name: value.to(device) for name, value in sample.truth.items()} for sample in samples]
+        parts: dict[str, Tensor] = self.detector(pixels, truth, [sample.seed for sample in samples])
+        return {name: parts[name] for name in PARTS if name in parts}
+
+    def _sum_gradients(self) -> None:
+        """Over the ranks; all at once, since a step of a detector is long."""
+        if self.ranks.world_size == 1:
+            return
+        gradients = [p.grad for p in self.detector.parameters() if p.grad is not None]
+        together = torch.cat([gradient.flatten() for gradient in gradients])
+        dist.all_reduce(together)
+        parts = together.split([gradient.numel() for gradient in gradients])
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+    def _check_finite(self, parts: dict[str, Tensor]) -> None:
+        if math.isfinite(self.now.loss) and math.isfinite(self.now.gradient_norm):
+            return
+        told = ", ".join(f"{name} {float(part.detach()):.3g}" for name, part in parts.items())
+        raise TrainingError(
+            "detection",
+            f"a loss of {self.now.loss} and a gradient of norm {self.now.gradient_norm} in step "
+            f"{self.now.step} (rank {self.ranks.rank}: {told})",
+            "finite ones",
+            "lower detection.learning_rate",
+        )
+
+    def _show(self, step_s: float, waited_s: float) -> None:
+        """A row as the training loop shows it (see `train.loop`)."""
+        epoch = (self.now.step - 1) // self.per_epoch
+        images = min(
+            self.spec.images_per_step,
+            len(self.images.images) - (self.now.step - 1) % self.per_epoch * self.spec.images_per_step,
+        )
+        done = {"steps": 1, "images": images, "step_seconds": step_s, "data_wait_seconds": waited_s}
+        self.seen = {name: total + done[name] for name, total in self.seen.items()}
+        self.ranks.show(
+            {
+                "step": self.now.step,
+                "total_steps": self.now.total,
+                "epoch": epoch,
+                "epochs": self.spec.epochs,
+                "loss": self.now.loss,
+                "learning_rate": self.now.rate,
+                "gradient_norm": self.now.gradient_norm,
+                "images_per_s": images / step_s,
+                "step_time_s": step_s,
+                "data_wait_share": waited_s / step_s,
+                "skipped": False,
+                "workers": self.ranks.world_size,
+                "totals": self.seen,
+                "newest_stats": {},
+            }
+        )
+
+    def _save(self) -> None:
+        """Once a step; rank 0 writes."""
+        if self.ranks.rank != 0 or self.saved_at == self.now.step:
+            return
+        now, detector = self.now, self.detector
+        state = {
+            "step": now.step,
+            "spec_hash": self.identity,
+            "loss": now.loss,
+            "unreadable": now.unreadable,
+        }
+        tensors = {name: tensor.detach().cpu() for name, tensor in detector.state_dict().items()}
+        optimizer = optimizer_tensors(detector, self.optimizer)
+        save_checkpoint(self.place, Checkpoint(state, tensors, optimizer), keep=1)
+        self.saved_at = now.step
+        self.ranks.show({"checkpoint": now.step})
 
 
 def check_readable(images: AnnotatedSet, unreadable: dict[str, str], spec: DetectionSpec) -> None:
@@ -129,53 +255,3 @@ def rate_at(step: int, total: int) -> float:
     if step < warmup:
         return (step + 1) / warmup
     return 0.5 + 0.5 * math.cos(math.pi * (step - warmup) / max(1, total - warmup))
-
-
-def _plan(images: int, spec: DetectionSpec, seed: int, step: int) -> Iterator[list[tuple[int, int | None]]]:
-    """Image numbers with their epoch, step by step, from `step` on."""
-    per_epoch = math.ceil(images / spec.images_per_step)
-    for epoch in range(step // per_epoch, spec.epochs):
-        order = named_generator(seed, "detection", "order", epoch).permutation(images)
-        groups = list(grouped(order.tolist(), spec.images_per_step))
-        for group in groups[step - epoch * per_epoch if epoch == step // per_epoch else 0 :]:
-            yield [(number, epoch) for number in group]
-
-
-def _step(
-    detector: Detector,
-    optimizer: torch.optim.Optimizer,
-    samples: list[Sample],
-    spec: DetectionSpec,
-    seed: int,
-    now: Progressed,
-    device: torch.device,
-) -> float:
-    seed_step(seed, now.step)
-    pixels = torch.stack([sample.pixels for sample in samples]).to(device)
-    truth = [{name: value.to(device) for name, value in sample.truth.items()} for sample in samples]
-    parts = detector(pixels, truth)
-    loss = torch.stack(list(parts.values())).sum()
-    value = float(loss.detach())
-    if not math.isfinite(value):
-        told = ", ".join(f"{name} {float(part.detach()):.3g}" for name, part in parts.items())
-        raise TrainingError(
-            "detection",
-            f"a loss of {value} in step {now.step} ({told})",
-            "a finite loss",
-            "lower detection.learning_rate",
-        )
-    for group in optimizer.param_groups:
-        group["lr"] = spec.learning_rate * group["lr_scale"] * rate_at(now.step, now.total)
-    optimizer.zero_grad()
-    loss.backward()
-    nn.utils.clip_grad_norm_(detector.parameters(), spec.gradient_clip_norm)
-    optimizer.step()
-    return value
-
-
-def _save(
-    detector: Detector, optimizer: torch.optim.Optimizer, now: Progressed, place: Store, identity: str
-) -> None:
-    state = {"step": now.step, "spec_hash": identity, "loss": now.loss, "unreadable": now.unreadable}
-    tensors = {name: tensor.detach().cpu() for name, tensor in detector.state_dict().items()}
-    save_checkpoint(place, Checkpoint(state, tensors, optimizer_tensors(detector, optimizer)), keep=1)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from ..detection import AnnotatedImagesSpec, DetectionSpec
 from ..errors import Fault
 from .registry import rule
+from .training import pool_faults
 
 
 @rule
@@ -20,6 +21,10 @@ def detection_sets_fit(detection: DetectionSpec | None) -> Iterator[Fault]:
     if same_list:
         got = f"{held_out.image_set or held_out.annotations}, as detection.train"
         yield Fault("detection.eval", got, "images that are not learned from", "name the held-out split")
+    yield from pool_faults("detection.workers", detection.workers)
+    if detection.workers.min > detection.images_per_step:
+        got = f"{detection.workers.min} workers for {detection.images_per_step} images a step"
+        yield Fault("detection.workers", got, "at least one image each", "lower it")
     smallest, largest = detection.scale
     if not 0 < smallest <= largest <= 4:
         yield Fault("detection.scale", f"{[smallest, largest]}", "0 < smallest <= largest <= 4", "change it")

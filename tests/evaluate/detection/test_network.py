@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from syn2co_ray.evaluate.detection.network import build_detector, parameter_groups, seed_step
+from syn2co_ray.evaluate.detection.network import build_detector, parameter_groups
 from syn2co_ray.methods.backbones import build_backbone
 from syn2co_ray.methods.draws import seeded_initialisation
 
@@ -31,8 +31,7 @@ def test_losses_in_training_and_objects_with_masks_after_it(tmp_path: Path, neck
     masks[0, 10:40, 10:40] = 1
     thing = {"boxes": torch.tensor([[10.0, 10, 40, 40]]), "labels": torch.tensor([2]), "masks": masks}
     nothing = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64), "masks": masks[:0]}
-    seed_step(0, 0)
-    losses = detector.train()(images, [thing, nothing])
+    losses = detector.train()(images, [thing, nothing], [0, 1])
     assert set(losses) == {
         *("loss_classifier", "loss_box_reg", "loss_mask", "loss_objectness", "loss_rpn_box_reg")
     }
