@@ -63,7 +63,7 @@ def test_a_job_ends_in_figures_a_sheet_and_a_page(tmp_path: Path, ray_cluster: A
     results, text = said(spec)
     folder = tmp_path / "runs" / run_name(spec)
     assert "detection, random encoder: 2 worker(s)" in text
-    assert "step 4/4" in text
+    assert "detection, random encoder: box AP " in text
     (row,) = results["detection"]["rows"]
     assert (row["features"], row["neck"], row["steps"]) == ("random encoder", "simple_pyramid", 4)
     assert row["workers"] == 2
@@ -87,7 +87,7 @@ def test_a_job_ends_in_figures_a_sheet_and_a_page(tmp_path: Path, ray_cluster: A
     again, text = said(spec)
     assert again["detection"] == results["detection"]
     assert (folder / "detection.jpg").read_bytes() == sheet
-    assert "step" not in text
+    assert "worker(s)" not in text
 
 
 def test_more_workers_than_images_a_step_are_refused(tmp_path: Path) -> None:
