@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import functools
 import time
-from collections.abc import Callable, Iterator
 from typing import Any
 
 from rich.console import Console
 
-from ..data.index import build_index
 from ..data.prepare import run_prepare
-from ..evaluate.labelled import LabelledSet, check_labelled
+from ..evaluate.labelled import check_labelled
 from ..report.detection_tables import detection_lines, with_headlines
 from ..report.table import result_lines
-from ..spec.base import Pool
-from ..spec.errors import DataError, RunInterrupted
 from ..spec.evaluation import EvaluateJobSpec
 from ..spec.identity import resolved_yaml, run_name
-from ..spec.source import SourceSpec
-from ..storage import list_files, open_store, publish_bytes
+from ..storage import open_store, publish_bytes
 from ..storage.run_layout import PROVENANCE_FILE, REPORT_FILE, RESULTS_FILE
 from ..train.run_folder import RunFolder, open_run
 from .cluster import connected
 from .detection import detection_pictures, run_detection
 from .evaluate_video import VideoPart, evaluation_pictures
+from .evaluation_features import EvaluationFeatures
 from .export import check_same_weights
-from .prepare import frozen_index
 from .progress import Progress
 from .provenance import provenance
 from .resources import check_actors
@@ -88,13 +82,13 @@ def _results(
 ) -> dict[str, Any]:
     """Content of results.json: features' figures where there is `data`, and those of detection."""
     if job.data is not None:
-        measuring = _Measuring(job, source, run, progress, stop, debug)
+        features = EvaluationFeatures(job, source, run, progress.log, stop.asked.is_set)
         if job.actors is not None:
             with connected(debug=debug) as cluster:
                 stop.listen()
                 check_actors(job.actors, cluster)
-                measuring.make_features(job.actors, progress)
-        results = measuring.results()
+                features.make_by_actors(job.actors, progress)
+        results = _Measuring(job, features, progress, stop, debug).results()
     else:
         import torch
 
@@ -122,37 +116,19 @@ def _about(source: Any) -> dict[str, Any]:
 
 
 class _Measuring:
-    """One job's way from weights and sources to figures."""
+    """One job's way from features to figures."""
 
     def __init__(
         self,
         job: EvaluateJobSpec,
-        source: Any,
-        run: RunFolder,
+        features: EvaluationFeatures,
         progress: Progress,
         stop: StopSignals,
         debug: bool,
     ) -> None:
-        import torch
-
-        self.job, self.data, self.source, self.run, self.progress = job, job.labelled, source, run, progress
-        self.stop, self.debug = stop, debug
-        self.log: Callable[[str], None] = progress.log
-        self.should_stop: Callable[[], bool] = stop.asked.is_set
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.warnings: list[str] = []
-        self.bank = self._set("eval-bank", self.data.eval_bank)
-        self.queries = self._set("eval", self.data.eval)
-
-    def _set(self, name: str, images: SourceSpec, *, labels_needed: bool = True) -> LabelledSet:
-        return LabelledSet(
-            (frozen_index(self.run, name, images, self.job.object_store, self.log),),
-            self.job.object_store,
-            self.source.image_size,
-            self.data.image_pixels_max,
-            self.job.images_per_batch,
-            labels_needed,
-        )
+        self.job, self.data, self.source, self.run = job, job.labelled, features.source, features.run
+        self.features, self.progress, self.stop, self.debug = features, progress, stop, debug
+        self.bank, self.queries, self.device = features.bank, features.queries, features.device
 
     def results(self) -> dict[str, Any]:
         from ..evaluate.measures import classes_of, duplicates, figures, robustness
@@ -160,39 +136,41 @@ class _Measuring:
         job, started = self.job, time.perf_counter()
         check_labelled(self.bank, "data.eval_bank")
         check_labelled(self.queries, "data.eval")
-        networks = self._networks()
+        networks = self.features.networks()
         videos = VideoPart.of(job, networks, self.source.image_size, self.device)
         if self.run.read_json(PROVENANCE_FILE) is None:
             weights = _about(self.source)
             made = provenance(job, (*self.bank.indexes, *self.queries.indexes))
             self.run.write_json(PROVENANCE_FILE, {**made, "weights": weights})
-        sets = {network.name: (self._features(self.bank, network), self._features(self.queries, network))
+        sets = {network.name: (self.features.of(self.bank, network), self.features.of(self.queries, network))
                 for network in networks}  # fmt: skip
         bank, queries = sets[networks[0].name]
         classes, notes = classes_of(bank, queries)
-        self.warnings += notes
-        found = duplicates(bank, queries, self._trained_on())
+        self.features.warnings += notes
+        found = duplicates(bank, queries, self.features.trained_on())
         for place, count in found.items():
             if count:
-                self.warnings.append(
+                self.features.warnings.append(
                     f"{count} of {len(queries.keys)} images of data.eval also stand in {place}"
                 )
-        self.warnings += self._sources_not_looked_at()
+        self.features.warnings += self._sources_not_looked_at()
         rows = []
         for network in networks:
             rows.append(figures(job, network.name, *sets[network.name], classes, self.device))
             if job.landmarks is not None:
                 rows[-1]["landmarks"] = self._landmarks(network)
-            self.log(f"measured: {network.name}")
+            self.features.log(f"measured: {network.name}")
         results: dict[str, Any] = {"status": "finished", "rows": rows}
         if job.robustness is not None:
-            results["robustness"] = robustness(job, bank, self._corrupted(networks[0]), classes, self.device)
+            results["robustness"] = robustness(
+                job, bank, self.features.corrupted(networks[0]), classes, self.device
+            )
         if videos is not None:
-            found_in_videos = videos.measured(self.run, self.log, self.should_stop)
+            found_in_videos = videos.measured(self.run, self.features.log, self.features.should_stop)
             if found_in_videos is None:
-                raise self._stopped()
+                raise self.features.stopped()
             results["video_segmentation"], odd = found_in_videos
-            self.warnings += odd
+            self.features.warnings += odd
             for row in rows:
                 if row["features"] in results["video_segmentation"]["rows"]:
                     row["video_segmentation"] = results["video_segmentation"]["rows"][row["features"]]
@@ -205,84 +183,10 @@ class _Measuring:
             "weights": _about(self.source),
             "images": {"eval": len(queries.keys), "eval_bank": len(bank.keys), "classes": len(classes.names)},
             "duplicates": found,
-            "warnings": self.warnings,
+            "warnings": self.features.warnings,
             "device": str(self.device),
             "wall_s": time.perf_counter() - started,
         }
-
-    def make_features(self, actors: Pool, progress: Progress) -> None:
-        """Have actors make all shards that the protocols will ask for."""
-        from ..evaluate.feature_shards import FOLDER, View, feature_plan
-        from ..evaluate.networks import packed, packed_pixels
-        from ..evaluate.shard_actor import Assignment, Task
-        from .feature_actors import made_by_actors
-
-        networks = [packed(name, backbone) for name, backbone in self._backbones()]
-        networks += [packed_pixels()] if self.job.baselines else []
-        sets = [self.bank, self.queries]
-        if self.job.landmarks is not None:
-            sets.append(self._set("landmarks", self.job.landmarks.images, labels_needed=False))
-        tasks = [
-            Task(feature_plan(images, network.digest, View()), place)
-            for place, network in enumerate(networks)
-            for images in sets
-        ]
-        views = self._corrupted_views() if self.job.robustness is not None else ()
-        tasks += [Task(feature_plan(self.queries, networks[0].digest, view), 0) for _, _, view in views]
-        folder = self.run.store.child(FOLDER)
-        there = {info.path for info in list_files(folder, recursive=False, missing_ok=True)}
-        missing = [
-            (place, number)
-            for place, task in enumerate(tasks)
-            for number in range(len(task.plan.groups))
-            if task.plan.file_of(number) not in there
-        ]
-        if not missing:
-            return
-        assignment = Assignment(folder, tuple(tasks), tuple(networks))
-        for _ in made_by_actors(assignment, missing, actors, progress, self.should_stop):
-            pass
-        if self.should_stop():
-            raise self._stopped()
-
-    def _networks(self) -> list[Any]:
-        from ..evaluate.networks import network_of, pixels_network
-
-        loaded = self._backbones()
-        networks = [network_of(name, backbone, self.device) for name, backbone in loaded]
-        return [*networks, pixels_network()] if self.job.baselines else networks
-
-    def _backbones(self) -> list[tuple[str, Any]]:
-        from ..evaluate.protocols import RANDOM, TRAINED
-        from ..evaluate.weights import random_backbone
-
-        own = RANDOM if self.job.weights.random_seed is not None else TRAINED
-        random = self.job.baselines and own != RANDOM
-        return [(own, self.source)] + (
-            [(RANDOM, random_backbone(self.source, self.job.seed))] if random else []
-        )
-
-    def _features(self, images: LabelledSet, network: Any, view: Any = None) -> Any:
-        from ..evaluate.feature_shards import View, feature_set
-
-        found = feature_set(
-            self.run.store, images, network, self.device, self.log, view or View(), self.should_stop
-        )
-        if found is None:
-            raise self._stopped()
-        total, bad = len(found.keys) + len(found.unreadable), len(found.unreadable)
-        if bad > self.data.quarantine_share_max * total:
-            raise DataError(
-                images.indexes[0].source.uri,
-                f"{bad} of {total} images cannot be decoded, such as {found.unreadable[0]}",
-                f"at most {self.data.quarantine_share_max:.1%} (data.quarantine_share_max)",
-                "mend the source or raise that share",
-            )
-        if bad:
-            warning = f"{bad} of {total} images of {images.indexes[0].source.uri} cannot be decoded: left out"
-            if warning not in self.warnings:
-                self.warnings.append(warning)
-        return found
 
     def _landmarks(self, network: Any) -> dict[str, Any]:
         from ..evaluate.landmarks import landmark_map, read_ground_truth
@@ -290,8 +194,8 @@ class _Measuring:
         spec = self.job.landmarks
         assert spec is not None
         truth = read_ground_truth(spec.ground_truth, self.job.object_store)
-        images = self._set("landmarks", spec.images, labels_needed=False)
-        return landmark_map(truth, images, self._features(images, network), network.embed, self.device)
+        images = self.features.set_of("landmarks", spec.images, labels_needed=False)
+        return landmark_map(truth, images, self.features.of(images, network), network.embed, self.device)
 
     def _train_probes(
         self, rows: list[dict[str, Any]], networks: list[Any], sets: dict[str, Any], classes: Any
@@ -316,20 +220,6 @@ class _Measuring:
                 if network.backbone is not None:
                     row |= probes.measure(network, bank, queries, classes)
 
-    def _stopped(self) -> RunInterrupted:
-        return RunInterrupted(
-            self.run.store.uri,
-            "stopped",
-            "",
-            "whole shards of features and whole videos stay: run the same command",
-        )
-
-    def _trained_on(self) -> Iterator[bytes]:
-        from ..evaluate.feature_shards import contents_of
-
-        for images in self.data.trained_on:
-            yield from contents_of(build_index(images, self.job.object_store), self.job.object_store)
-
     def _sources_not_looked_at(self) -> list[str]:
         """Sources of the run that was trained which nobody has named: a leak from there would go unseen."""
         if self.source.job is None:
@@ -342,20 +232,6 @@ class _Measuring:
             for source in self.source.job.data.train
             if open_store(source.uri, options).uri not in named
         ]
-
-    def _corrupted(self, network: Any) -> Iterator[tuple[str, int, Any]]:
-        for name, severity, view in self._corrupted_views():
-            yield name, severity, self._features(self.queries, network, view)
-
-    def _corrupted_views(self) -> Iterator[tuple[str, int, Any]]:
-        from ..augment.corruptions import corrupt
-        from ..evaluate.feature_shards import View
-
-        assert self.job.robustness is not None
-        for name in self.job.robustness.corruptions:
-            for severity in self.job.robustness.severities:
-                alter = functools.partial(_corrupted_view, corrupt, name, severity, self.job.seed)
-                yield name, severity, View(f"{name} {severity} seed {self.job.seed}", alter)
 
     def _statistics(self, network: Any, queries: Any) -> dict[str, float]:
         from ..evaluate import statistics
@@ -373,7 +249,3 @@ class _Measuring:
             "views": views.shape[1],
             "features": features.shape[1],
         }
-
-
-def _corrupted_view(corrupt: Any, name: str, severity: int, seed: int, view: Any, key: str) -> Any:
-    return corrupt(view, name, severity, seed, key)

@@ -76,7 +76,7 @@ def test_a_stopped_evaluation_goes_on_with_what_it_has(
         trained, tmp_path, "baselines=false", "robustness={corruptions: [contrast], severities: [1, 5]}"
     )
 
-    class StopsAfterThree(evaluate._Measuring):
+    class StopsAfterThree(evaluate.EvaluationFeatures):
         def __init__(self, *given: Any) -> None:
             super().__init__(*given)
             self.made, self.say = 0, self.log
@@ -87,7 +87,7 @@ def test_a_stopped_evaluation_goes_on_with_what_it_has(
             self.say(line)
 
     with monkeypatch.context() as patch:
-        patch.setattr(evaluate, "_Measuring", StopsAfterThree)
+        patch.setattr(evaluate, "EvaluationFeatures", StopsAfterThree)
         with pytest.raises(RunInterrupted, match="run the same command"):
             said(spec)
     folder = tmp_path / run_name(spec)

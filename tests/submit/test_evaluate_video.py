@@ -82,7 +82,7 @@ def test_videos_are_in_results_page_and_table(root: Path) -> None:
 def test_a_stop_keeps_whole_videos(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = job(root, "baselines=false")
 
-    class StopsAfterOneVideo(evaluate._Measuring):
+    class StopsAfterOneVideo(evaluate.EvaluationFeatures):
         def __init__(self, *given: Any) -> None:
             super().__init__(*given)
             self.told, self.say = 0, self.log
@@ -93,7 +93,7 @@ def test_a_stop_keeps_whole_videos(root: Path, monkeypatch: pytest.MonkeyPatch) 
             self.say(line)
 
     with monkeypatch.context() as patch:
-        patch.setattr(evaluate, "_Measuring", StopsAfterOneVideo)
+        patch.setattr(evaluate, "EvaluationFeatures", StopsAfterOneVideo)
         with pytest.raises(RunInterrupted, match="whole videos stay"):
             run_evaluate(spec, quiet())
     kept = root / "out" / run_name(spec) / "video_segmentation/random-encoder"
