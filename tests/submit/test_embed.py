@@ -28,6 +28,7 @@ from syn2co_ray.spec.errors import CheckpointError, DataError, RunInterrupted, S
 from syn2co_ray.spec.identity import run_name
 from syn2co_ray.spec.load import load_text
 from syn2co_ray.spec.source import ObjectStoreSpec
+from syn2co_ray.storage import exists, list_files, open_store
 from syn2co_ray.submit import embed, embedding_shards, feature_actors
 from syn2co_ray.submit.embed import run_embed
 from syn2co_ray.submit.similar import duplicate_lines, neighbour_lines
@@ -134,6 +135,22 @@ def test_a_row_a_key_counted_searched_and_shown(here: None, tmp_path: Path) -> N
     assert again == results
     assert "4 shards, 0 to make" in text
     assert shard_times(spec) == before
+
+
+def test_images_embeddings_and_pages_may_be_in_any_store(here: None, place: str) -> None:
+    write_digits(f"{place}/images", range(25))
+    spec = load_text(JOB.format(folder=place), ())
+    results, _ = said(spec)
+    assert (results["images"], results["shards"]) == (25, 2)
+    folder = open_store(f"{place}/runs/{run_name(spec)}", ObjectStoreSpec())
+    for file in ("report.html", "results.json", "embeddings/manifest.json"):
+        assert exists(folder, file), file
+    made = [info.path for info in list_files(folder.child("embeddings"))]
+    assert len(made) == 3
+    again, text = said(spec)
+    assert again == results
+    assert "2 shards, 0 to make" in text
+    assert [info.path for info in list_files(folder.child("embeddings"))] == made
 
 
 def test_other_searches_are_made_over_what_is_there(here: None, tmp_path: Path) -> None:

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from syn2co_ray.evaluate.detection.images import Sample, batches
 from syn2co_ray.evaluate.detection.sets import read_sets
 from syn2co_ray.spec.detection import AnnotatedImagesSpec
 from syn2co_ray.spec.errors import DataError
 from syn2co_ray.spec.source import ObjectStoreSpec
+from syn2co_ray.storage import open_store, publish_bytes
 
-from .drawn import small_detection, write_coco
+from .drawn import small_detection, write_coco, write_voc
 
 STORE = ObjectStoreSpec()
 
@@ -62,3 +64,29 @@ def test_images_without_objects_are_kept_and_said(tmp_path: Path) -> None:
     found, _, warnings = read_sets(small_detection(train, held_out), STORE)
     assert len(found.images) == 4
     assert "1 of 4 images have no object" in warnings[0]
+
+
+def copied(folder: Path, place: str) -> str:
+    """A folder's files in a store, under its own name; returns the URI."""
+    store = open_store(f"{place}/{folder.name}", STORE)
+    for file in folder.rglob("*"):
+        if file.is_file():
+            publish_bytes(store, file.relative_to(folder).as_posix(), file.read_bytes())
+    return store.uri
+
+
+def test_sets_of_both_formats_are_read_from_any_store(place: str, tmp_path: Path) -> None:
+    write_coco(tmp_path / "coco", "a", range(2))
+    write_voc(tmp_path / "voc", range(10, 12))
+    coco, voc = copied(tmp_path / "coco", place), copied(tmp_path / "voc", place)
+    train = AnnotatedImagesSpec(annotations=f"{coco}/a.json", images=f"{coco}/images")
+    held_out = AnnotatedImagesSpec(
+        annotations=f"{voc}/Annotations", images=f"{voc}/images", mask_folder=f"{voc}/SegmentationObject"
+    )
+    spec = small_detection(train, held_out, masks=True)
+    found = read_sets(spec, STORE)[:2]
+    for images in found:
+        (group,) = batches(images, [[(0, None), (1, None)]], spec, 0)
+        pixels = [sample.pixels for sample in group if isinstance(sample, Sample)]
+        assert [tuple(one.shape) for one in pixels] == [(3, 96, 96)] * 2
+        assert [len(image.instances) for image in images.images] == [2, 2]
