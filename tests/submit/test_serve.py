@@ -11,6 +11,7 @@ import sys
 import threading
 import urllib.request
 from collections.abc import Callable
+from http.client import HTTPResponse
 from pathlib import Path
 
 import pytest
@@ -98,9 +99,12 @@ def test_ctrl_c_answers_what_is_in_flight_and_ends_with_0(tmp_path: Path) -> Non
             os.killpg(process.pid, signal.SIGINT)
             until_it_says(process, "stopping: requests in flight are answered")
             half_sent.sendall(b"?")
-            answer = half_sent.recv(65536)
-        assert answer.startswith(b"HTTP/1.1 422 ")
-        assert b"BMP" in answer
+            answer = HTTPResponse(half_sent)
+            answer.begin()
+            # Head and body may come apart.
+            body = answer.read()
+        assert answer.status == 422
+        assert b"BMP" in body
         assert "stopped" in until_it_says(process, "stopped")
         assert process.wait(120) == 0
     finally:
