@@ -99,7 +99,7 @@ def test_workers_that_the_cluster_cannot_hold_are_refused(tmp_path: Path) -> Non
     spec = job(tmp_path, "detection.workers={min: 1, max: 2, cpus_each: 3}")
     assert choose_detection_workers(spec.detection, Cluster(6.0, (0.0,), True)) == 2
     assert choose_detection_workers(spec.detection, Cluster(5.0, (0.0,), True)) == 1
-    with pytest.raises(ResourceError, match=r"detection.workers: got 1 workers of 3 CPUs"):
+    with pytest.raises(ResourceError, match=r"detection.workers: 1 workers of 3 CPUs"):
         choose_detection_workers(spec.detection, Cluster(2.0, (0.0,), True))
 
 
