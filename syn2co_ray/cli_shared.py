@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from .spec.errors import Syn2coError
+from .spec.errors import RunInterrupted, Syn2coError
 
 JobFile = Annotated[str, typer.Argument(metavar="JOB.yaml", help="The job file.")]
 Overrides = Annotated[
@@ -33,6 +33,10 @@ def guarded(call: Callable[[], Any], debug: bool) -> Any:
             f"error: {error}", highlight=False, markup=False, soft_wrap=True, style="red"
         )
         raise typer.Exit(error.exit_code) from None
+    except KeyboardInterrupt:
+        words = "stopped; what is whole stays: run the same command to go on"
+        Console(stderr=True).print(words, highlight=False, markup=False, soft_wrap=True)
+        raise typer.Exit(RunInterrupted.exit_code) from None
     except Exception as error:
         if debug:
             raise

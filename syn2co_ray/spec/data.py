@@ -56,7 +56,7 @@ class DataSpec(Section):
     bytes in memory. Larger shuffles better, smaller uses less memory and starts sooner."""
     image_pixels_max: int = Field(default=100_000_000, ge=1)
     """Images whose header claims more pixels are refused before decoding."""
-    quarantine_share_max: float = Field(default=0.01, ge=0, le=1)
+    quarantine_share_max: float = Field(default=0.01, ge=0, le=1, json_schema_extra=EXECUTION_ONLY)
     """Largest part of the images that may be unreadable before the run stops."""
     reader_cpus_each: float = Field(default=0.5, gt=0, json_schema_extra=EXECUTION_ONLY)
     """Logical CPUs reserved by each read task."""

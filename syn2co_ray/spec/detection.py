@@ -81,7 +81,7 @@ class DetectionSpec(Section):
     long schedules use [0.1, 2.0]."""
     flip_probability: float = Field(default=0.5, ge=0, le=1)
     """Chance of a horizontal flip in training."""
-    left_out_share_max: float = Field(default=0.05, ge=0, lt=1)
+    left_out_share_max: float = Field(default=0.05, ge=0, lt=1, json_schema_extra=EXECUTION_ONLY)
     """Largest part of a set's images, or of its boxes, that may be unusable and left out."""
     image_pixels_max: int = Field(default=100_000_000, ge=1)
     """Images whose header claims more pixels are refused before decoding."""

@@ -66,6 +66,6 @@ class EmbedSpec(Section):
     """null leaves the sheet out."""
     image_pixels_max: int = Field(default=100_000_000, ge=1)
     """Images whose header claims more pixels are refused before decoding."""
-    quarantine_share_max: float = Field(default=0.01, ge=0, le=1)
+    quarantine_share_max: float = Field(default=0.01, ge=0, le=1, json_schema_extra=EXECUTION_ONLY)
     """Largest part of the images that may be unreadable before the job stops."""
     object_store: ObjectStoreSpec = Field(default=ObjectStoreSpec(), json_schema_extra=EXECUTION_ONLY)

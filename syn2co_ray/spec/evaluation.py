@@ -43,7 +43,7 @@ class EvaluationDataSpec(Section):
     """Data sets to write before; a step whose output is whole is skipped."""
     image_pixels_max: int = Field(default=100_000_000, ge=1)
     """Images whose header claims more pixels are refused before decoding."""
-    quarantine_share_max: float = Field(default=0.01, ge=0, le=1)
+    quarantine_share_max: float = Field(default=0.01, ge=0, le=1, json_schema_extra=EXECUTION_ONLY)
     """Largest part of the images of a source that may be unreadable."""
 
 

@@ -29,7 +29,7 @@ def run_embed(job: EmbedSpec, console: Console, *, debug: bool = False) -> dict[
         RunInterrupted: Ctrl-C or SIGTERM; whole shards stay, the same command makes the rest.
         Syn2coError: weights or data that cannot be used, or actors that cannot be scheduled.
     """
-    with Progress(console) as progress, StopSignals() as stop:
+    with Progress(console) as progress:
         # Before the cluster is connected, so that its logs are quiet as well.
         import ray.data  # noqa: F401
 
@@ -56,7 +56,8 @@ def run_embed(job: EmbedSpec, console: Console, *, debug: bool = False) -> dict[
         progress.log(f"{images:,} images in {len(shards.files):,} shards, {len(missing):,} to make")
         made = None
         if missing:
-            with connected(debug=debug) as cluster:
+            # Before and after it a stop loses nothing, and need not be waited for.
+            with StopSignals() as stop, connected(debug=debug) as cluster:
                 stop.listen()
                 check_actors(job.actors, cluster)
                 made = shards.make(missing, stop.asked.is_set)

@@ -36,6 +36,9 @@ def finished(shards: EmbeddingShards, made: dict[str, Any] | None) -> dict[str, 
     before, earlier = run.read_json(f"{FOLDER}/{MANIFEST_FILE}"), run.read_json(RESULTS_FILE)
     if earlier is not None and before == counts and earlier["asked"] == asked:
         return dict(earlier)
+    # Written last and first to go: who finds them finds all that they stand for.
+    for outdated in (RESULTS_FILE, f"{FOLDER}/{MANIFEST_FILE}"):
+        delete(run.store, outdated)
     for number, index in enumerate(shards.indexes):
         publish_bytes(run.store.child(INDEX_FOLDER), f"source-{number}.index", save_index(index))
     bad = [
@@ -47,9 +50,9 @@ def finished(shards: EmbeddingShards, made: dict[str, Any] | None) -> dict[str, 
     run.write_json(f"{FOLDER}/{MANIFEST_FILE}", counts)
     shards.drop_others()
     results, sheets = _results(shards, counts, made or (earlier or {}).get("made"))
-    run.write_json(RESULTS_FILE, {**results, "asked": asked})
     page = render_embedding_page(job.name, results, sheets, resolved_yaml(job))
     publish_bytes(run.store, REPORT_FILE, page.encode())
+    run.write_json(RESULTS_FILE, {**results, "asked": asked})
     return {**results, "asked": asked}
 
 

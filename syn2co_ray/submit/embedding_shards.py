@@ -88,7 +88,7 @@ class EmbeddingShards:
         """Have these made; how many images, and how fast.
 
         Raises:
-            RunInterrupted: stopped before all were there.
+            RunInterrupted: stopped, after whole shards.
             DataError: too many unreadable images.
         """
         tasks = tuple(Task(plan, 0) for plan in self.plans)
@@ -100,7 +100,7 @@ class EmbeddingShards:
             images += int(row["images"])
             busy_s += float(row["seconds"])
             actors.add(str(row["actor"]))
-        if len(self.unreadable) < len(self.files):
+        if len(self.unreadable) < len(self.files) or stopped():
             raise RunInterrupted(
                 self.run.store.uri,
                 f"stopped after {len(self.unreadable):,} of {len(self.files):,} shards",

@@ -54,7 +54,6 @@ def run_evaluate(job: EvaluateJobSpec, console: Console, *, debug: bool = False)
         if results is None:
             stop.listen()
             results = _results(job, source, run, progress, stop, debug)
-            run.write_json(RESULTS_FILE, results)
             # It brings matplotlib, which takes seconds to import.
             from ..report.evaluation_page import render_evaluation_page
 
@@ -63,6 +62,8 @@ def run_evaluate(job: EvaluateJobSpec, console: Console, *, debug: bool = False)
                 pictures += detection_pictures(run)
             page = render_evaluation_page(job.name, results, resolved_yaml(job), pictures=pictures)
             publish_bytes(run.store, REPORT_FILE, page.encode())
+            # Last: who finds it finds the page.
+            run.write_json(RESULTS_FILE, results)
         about_features = result_lines(results) if job.data is not None else []
         for line in [*about_features, *detection_lines(results)]:
             progress.log(line)

@@ -166,6 +166,28 @@ def test_other_searches_are_made_over_what_is_there(here: None, tmp_path: Path) 
     assert "warning: not searched: 60 images are more than near_duplicates.images_max 59" in text
 
 
+def test_a_search_that_was_killed_is_made_again_over_what_was_added(
+    here: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_digits(f"{tmp_path}/images", range(30))
+    spec = job(tmp_path)
+    said(spec)
+    write_digits(f"{tmp_path}/images", range(30, 50), "b.parquet")
+
+    def killed(*_: Any) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("syn2co_ray.evaluate.similar.near_duplicates", killed)
+        with pytest.raises(MemoryError):
+            said(spec)
+    results, text = said(spec)
+    assert "0 to make" in text
+    assert results["images"] == 50
+    assert "near_duplicates" in results
+    assert len(rows_of(spec)) == 50
+
+
 def test_a_stop_keeps_whole_shards_and_the_same_command_makes_the_rest(
     here: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
