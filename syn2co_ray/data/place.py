@@ -8,14 +8,20 @@ from typing import Any
 from ..spec.errors import DataError
 from ..storage import Store, exists, list_files, read_bytes
 
+PROBE_MARK = ".syn2co-probe-"
+"""Begins the names of objects that show whether a place can be reached; a killed probe leaves them."""
+
 
 def check_unused(store: Store, started: str) -> None:
     """Refuse a place that holds files, but not the file `started`, which is written there before all others.
 
+    Marks of a probe do not count.
+
     Raises:
         DataError: it holds something else.
     """
-    paths = [file.path for file in list_files(store, missing_ok=True)]
+    there = [file.path for file in list_files(store, missing_ok=True)]
+    paths = [path for path in there if not path.rpartition("/")[2].startswith(PROBE_MARK)]
     if paths and started not in paths:
         raise occupied(store, f"it holds {len(paths)} files that something else wrote, such as {paths[0]}")
 

@@ -26,6 +26,7 @@ import torch
 from ..data.index import SourceIndex
 from ..spec.errors import DataError
 from ..storage import Store, list_files, publish_bytes, read_bytes, read_from
+from ..storage.retry import is_from_store
 from .features import Alter, Embed, fragment_groups
 from .labelled import LabelledSet
 from .shown import CONTENT_BYTES, shown_batches
@@ -177,16 +178,20 @@ def shard_footer(folder: Store, file: str) -> tuple[int, list[tuple[str, str]]]:
 
     Raises:
         DataError: the file is damaged.
+        StorageError: it cannot be read.
     """
 
     def footer(opened: pa.NativeFile) -> tuple[int, list[tuple[str, str]]]:
-        parquet = pq.ParquetFile(opened)
-        return parquet.metadata.num_rows, _unreadable(parquet.schema_arrow)
+        try:
+            parquet = pq.ParquetFile(opened)
+            return parquet.metadata.num_rows, _unreadable(parquet.schema_arrow)
+        except (OSError, pa.ArrowException, ValueError, KeyError, TypeError) as error:
+            # In here: outside, an OSError is one of the store's.
+            if is_from_store(error):
+                raise
+            raise damaged(folder, file, error) from None
 
-    try:
-        return read_from(folder, file, footer)
-    except pa.ArrowException as error:
-        raise damaged(folder, file, error) from None
+    return read_from(folder, file, footer)
 
 
 def damaged(folder: Store, file: str, error: Exception) -> DataError:

@@ -7,6 +7,7 @@ import json
 import tempfile
 from pathlib import Path
 
+from ..data.place import PROBE_MARK
 from ..spec.errors import Fault, SpecError
 from ..spec.generate import PipelineSpec
 from ..spec.source import ObjectStoreSpec
@@ -50,9 +51,11 @@ def _shipped(name: str) -> Path:
 
 
 def digest_of(folder: Path) -> str:
-    """SHA-256 (hex) over names and contents of all files of a pipeline."""
+    """SHA-256 (hex) over names and contents of all files of a pipeline; marks of a probe are none of it."""
     whole = hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.is_file() and ".cache" not in path.parts):
+        if path.name.startswith(PROBE_MARK):
+            continue
         part = hashlib.sha256()
         with open(path, "rb") as file:
             while block := file.read(DIGEST_BLOCK_BYTES):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pyarrow import fs
 from pydantic import BaseModel
 
+from ..data.place import PROBE_MARK
 from ..spec.detection import AnnotatedImagesSpec
 from ..spec.embed import EmbedSpec
 from ..spec.errors import StorageError, Syn2coError, error_to_json
@@ -23,7 +24,6 @@ from ..spec.video import VideoSegmentationSpec
 from ..spec.weights import WeightsSpec
 from ..storage import Store, delete, open_store, publish_bytes, read_bytes
 
-MARK = ".syn2co-probe-"
 URIS_OF: dict[type[BaseModel], tuple[str, ...]] = {
     SourceSpec: ("uri",),
     AnnotatedImagesSpec: ("annotations", "images", "image_set", "mask_folder"),
@@ -37,7 +37,7 @@ URIS_OF: dict[type[BaseModel], tuple[str, ...]] = {
 
 def leave_mark(job_text: str) -> tuple[str, list[str]]:
     """Write an object into every place that the job writes to; returns its name and what went wrong."""
-    mark = f"{MARK}{uuid.uuid4().hex}"
+    mark = f"{PROBE_MARK}{uuid.uuid4().hex}"
     return mark, _errors(lambda store: publish_bytes(store, mark, b"1"), job_text)
 
 
@@ -67,10 +67,11 @@ def reach_from_node(job_text: str, mark: str) -> list[str]:
 
 
 def written_places(job: JobSpec) -> list[Store]:
-    """Where the job's steps write, each once."""
+    """Where the job's steps write, each once; data sets that they prepare first are made by the driver."""
     places: dict[str, Store] = {}
     for step in _steps(job):
         uris = [step.into] if isinstance(step, GenerateSpec | TrainGeneratorSpec) else []
+        uris += _prepared_places(step)
         uris += [] if isinstance(step, GenerateSpec) else [step.storage]
         for uri in uris:
             store = open_store(uri, step.object_store)
@@ -84,10 +85,7 @@ def places_needed(job: JobSpec) -> Iterator[tuple[str, ObjectStoreSpec]]:
     for step in _steps(job):
         if isinstance(step, GenerateSpec):
             made.append(step.into)
-        elif isinstance(step, TrainingSpec | EvaluateJobSpec) and step.data is not None:
-            made += [prepared.into for prepared in step.data.prepare]
-        elif isinstance(step, EmbedSpec):
-            made += [prepared.into for prepared in step.prepare]
+        made += _prepared_places(step)
         for uri in _places_read(step):
             if not any(_is_below(uri, place) for place in made):
                 yield uri, step.object_store
@@ -97,6 +95,13 @@ def places_needed(job: JobSpec) -> Iterator[tuple[str, ObjectStoreSpec]]:
 
 def _steps(job: JobSpec) -> tuple[SingleJobSpec, ...]:
     return (job.training,) if isinstance(job, SearchSpec) else steps_of(job)
+
+
+def _prepared_places(step: SingleJobSpec) -> list[str]:
+    """URIs of the data sets that a step writes before it begins."""
+    if isinstance(step, TrainingSpec | EvaluateJobSpec) and step.data is not None:
+        return [prepared.into for prepared in step.data.prepare]
+    return [prepared.into for prepared in step.prepare] if isinstance(step, EmbedSpec) else []
 
 
 def _places_read(section: object) -> Iterator[str]:

@@ -16,6 +16,7 @@ from sklearn.datasets import load_digits
 
 from syn2co_ray.data import prepare
 from syn2co_ray.data.index import build_index, read_fragments
+from syn2co_ray.data.place import PROBE_MARK
 from syn2co_ray.data.prepare import MARKER, run_prepare
 from syn2co_ray.data.shards import key_order, write_shards
 from syn2co_ray.data.subset import first_of_each_class
@@ -148,6 +149,13 @@ def test_place_with_other_files_is_never_touched(place: str) -> None:
     ):
         run_prepare([digits_step(place)], OPTIONS, log=lambda _: None)
     assert contents(place) == {"train/part-00000.parquet": b"somebody's data"}
+
+
+def test_marks_of_a_killed_probe_are_no_other_files(place: str) -> None:
+    mark = f"{PROBE_MARK}0123456789abcdef"
+    put(place, mark, b"1")
+    run_prepare([digits_step(place)], OPTIONS, log=lambda _: None)
+    assert {mark, MARKER} <= contents(place).keys()
 
 
 def test_places_inside_one_another_are_refused(tmp_path: Path) -> None:

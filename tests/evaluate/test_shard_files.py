@@ -17,6 +17,7 @@ from syn2co_ray.evaluate.features import raw_pixels
 from syn2co_ray.evaluate.labelled import LabelledSet
 from syn2co_ray.evaluate.networks import network_of, packed, unpacked
 from syn2co_ray.evaluate.shard_files import (
+    UNREADABLE,
     Form,
     ShardPlan,
     embeddings_of,
@@ -26,7 +27,7 @@ from syn2co_ray.evaluate.shard_files import (
     shard_footer,
 )
 from syn2co_ray.evaluate.weights import load_backbone
-from syn2co_ray.spec.errors import DataError
+from syn2co_ray.spec.errors import DataError, StorageError
 from syn2co_ray.spec.source import ObjectStoreSpec, SourceSpec
 from syn2co_ray.spec.weights import WeightsSpec
 from syn2co_ray.storage import Store, open_store
@@ -140,6 +141,35 @@ def test_a_damaged_shard_is_said_and_never_read(shard: tuple[Store, str, ShardPl
     path.write_bytes(good[:middle] + bytes([good[middle] ^ 255]) + good[middle + 1 :])
     with pytest.raises(DataError, match="damaged"):
         read_shard(folder, file)
+
+
+def test_a_damaged_footer_between_whole_magics_is_said(shard: tuple[Store, str, ShardPlan]) -> None:
+    folder, file, _ = shard
+    path = Path(folder.path) / file
+    good = path.read_bytes()
+    footer = len(good) - 8 - int.from_bytes(good[-8:-4], "little")
+    path.write_bytes(good[:footer] + b"\xff" * 16 + good[footer + 16 :])
+    for read in (shard_footer, read_shard):
+        with pytest.raises(DataError, match="damaged .*thrift.*run the job again"):
+            read(folder, file)
+    without_names = good.replace(b"ARROW:schema", b"ARROW?schema").replace(UNREADABLE, UNREADABLE.upper())
+    path.write_bytes(without_names)
+    with pytest.raises(DataError, match="damaged"):
+        shard_footer(folder, file)
+
+
+@pytest.mark.parametrize(
+    "fault", [PermissionError(13, "Permission denied"), OSError("AWS Error ACCESS_DENIED: HTTP status 403")]
+)
+def test_a_store_that_fails_is_no_damage(
+    shard: tuple[Store, str, ShardPlan], monkeypatch: pytest.MonkeyPatch, fault: OSError
+) -> None:
+    def fail(opened: object) -> None:
+        raise fault
+
+    monkeypatch.setattr("syn2co_ray.evaluate.shard_files.pq.ParquetFile", fail)
+    with pytest.raises(StorageError):
+        shard_footer(*shard[:2])
 
 
 def test_numbers_that_do_not_fit_are_refused_by_their_key(tmp_path: Path) -> None:

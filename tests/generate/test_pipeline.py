@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from syn2co_ray.data.place import PROBE_MARK
 from syn2co_ray.generate.pipeline import ImageMaker
 from syn2co_ray.generate.slots import Conditions, Slot, image_seed, slot_of
 from syn2co_ray.generate.weights import digest_of, local_pipeline
@@ -174,7 +175,8 @@ def test_digest_follows_every_byte_and_name(pipelines: dict[str, Path], tmp_path
     copy = tmp_path / "copy"
     shutil.copytree(pipelines["unconditional"], copy)
     whole = digest_of(copy)
-    assert whole == digest_of(pipelines["unconditional"])
+    (copy / f"{PROBE_MARK}0123456789abcdef").write_bytes(b"1")
+    assert digest_of(copy) == whole == digest_of(pipelines["unconditional"])
     config = copy / "unet" / "config.json"
     config.write_text(config.read_text() + " ")
     assert digest_of(copy) != whole

@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from syn2co_ray.spec.identity import resolved_yaml
 from syn2co_ray.spec.load import load_job
 from syn2co_ray.spec.source import ObjectStoreSpec
@@ -20,19 +22,36 @@ def test_a_place_that_is_shared_is_written_read_and_left_clean(place, tmp_path):
     mark, errors = leave_mark(text)
     assert errors == []
     assert reach_from_node(text, mark) == []
-    assert [file.path for file in list_files(store)] == [mark]
+    prepared = open_store(str(tmp_path / "digits"), ObjectStoreSpec())
+    assert [[file.path for file in list_files(each)] for each in (store, prepared)] == [[mark], [mark]]
     remove_mark(text, mark)
-    assert list_files(store, missing_ok=True) == []
+    assert list_files(store, missing_ok=True) == list_files(prepared, missing_ok=True) == []
 
 
 def test_a_node_that_does_not_see_what_the_head_wrote_says_so(tmp_path):
     text = resolved_yaml(tiny_job(tmp_path))
-    (error,) = reach_from_node(text, "a-mark-that-nobody-left")
-    kind, where, got, allowed, _ = json.loads(error)
-    assert kind == "StorageError"
-    assert where == str(tmp_path / "runs")
-    assert "does not see what the head has written" in got
-    assert "a path that all nodes share" in allowed
+    errors = [json.loads(error) for error in reach_from_node(text, "a-mark-that-nobody-left")]
+    assert {where for _, where, *_ in errors} == {str(tmp_path / "runs"), str(tmp_path / "digits")}
+    for kind, _, got, allowed, _ in errors:
+        assert kind == "StorageError"
+        assert "does not see what the head has written" in got
+        assert "a path that all nodes share" in allowed
+
+
+@pytest.mark.parametrize(
+    ("file", "places"),
+    [
+        ("digits_synby.yaml", {"runs", "runs/data/digits"}),
+        ("evaluate/digits_laptop.yaml", {"runs", "runs/data/digits"}),
+        ("evaluate/embed_digits.yaml", {"runs", "runs/data/digits"}),
+    ],
+)
+def test_a_data_set_that_the_driver_prepares_must_be_where_all_nodes_see_it(
+    file: str, places: set[str]
+) -> None:
+    assert {store.uri for store in written_places(load_job(JOBS / file))} == {
+        str(Path(place).absolute()) for place in places
+    }
 
 
 def test_a_source_that_is_not_there_is_named(tmp_path):
@@ -57,7 +76,7 @@ def test_sources_that_the_job_makes_need_not_be_there(tmp_path):
 
 def test_a_pipeline_writes_to_the_places_of_all_its_steps():
     uris = [store.uri.rpartition("/runs")[2] for store in written_places(load_job(JOBS / "quickstart.yaml"))]
-    assert sorted(uris) == ["", "/data/generated-digits"]
+    assert sorted(uris) == ["", "/data/digits", "/data/generated-digits"]
 
 
 def test_all_that_an_evaluation_reads_must_be_there():

@@ -2,7 +2,7 @@
 
 Run lengths count pixels down the columns, zeros first. Compressed ones write each count as characters of six
 bits, from the third on as the difference to the count two before (cocodataset/cocoapi, common/maskApi.c).
-Counts come from files that others wrote, so they are checked here before any C code sees them.
+Counts and polygons come from files that others wrote, so they are checked here before any C code sees them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def coco_library() -> Any:
 def usable_mask(mask: Any, width: int, height: int) -> Mask | None:
     """The mask, with plain counts if it is run lengths; None for what is no whole mask of this image."""
     if isinstance(mask, list):
-        return mask if mask and all(_is_polygon(part) for part in mask) else None
+        return mask if mask and all(_is_polygon(part, width, height) for part in mask) else None
     if not isinstance(mask, dict) or mask.get("size") != [height, width]:
         return None
     counts = mask.get("counts")
@@ -68,12 +68,15 @@ def run_lengths(pixels: np.ndarray) -> dict[str, Any]:
     return {"size": [int(size) for size in pixels.shape], "counts": [int(count) for count in counts]}
 
 
-def _is_polygon(part: Any) -> bool:
-    return (
-        isinstance(part, list)
-        and len(part) >= 6
-        and len(part) % 2 == 0
-        and all(is_finite(value) for value in part)
+def _is_polygon(part: Any, width: int, height: int) -> bool:
+    """Whether all of it is within one image's side of the image."""
+    if not (isinstance(part, list) and len(part) >= 6 and len(part) % 2 == 0):
+        return False
+    # pycocotools walks along each edge in steps of a fifth of a pixel, counted in 32 bits: far corners take
+    # all memory or end the process.
+    sides = (width, height) * (len(part) // 2)
+    return all(
+        is_finite(value) and -side <= value <= 2 * side for value, side in zip(part, sides, strict=True)
     )
 
 

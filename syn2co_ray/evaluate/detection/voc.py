@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import re
+from collections import defaultdict
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -12,10 +14,11 @@ from xml.etree import ElementTree
 import numpy as np
 from PIL import Image
 
+from ...data.record import IMAGE_EXTENSIONS
 from ...spec.detection import AnnotatedImagesSpec
 from ...spec.errors import DataError
 from ...spec.source import ObjectStoreSpec
-from ...storage import list_files, open_store, read_bytes
+from ...storage import Store, list_files, open_store, read_bytes
 from .annotations import AnnotatedImage, Box, Findings, Instance, usable_box
 from .masks import Mask, run_lengths
 
@@ -56,43 +59,110 @@ def read_voc(
         findings: what is left out or changed.
 
     Raises:
-        DataError: no XML file, or one image for two of them.
+        DataError: no XML file, or two of them for one image.
         StorageError: a folder that cannot be read.
     """
     folder = open_store(spec.annotations, options)
-    there = {PurePosixPath(i.path).stem: i.path for i in list_files(folder) if i.path.endswith(".xml")}
-    if not there:
+    there = _Paths(_ending(folder, ".xml"))
+    if not there.whole:
         raise DataError(folder.uri, "no .xml file", "VOC's annotations", "check detection's annotations")
-    stems = sorted(there) if spec.image_set is None else _listed(spec.image_set, options)
-    known = [stem for stem in stems if stem in there]
-    for stem in stems:
-        if stem not in there:
-            findings.add("images", "are in the image set without an XML file", stem)
+    named = None if spec.image_set is None else _listed(spec.image_set, options)
+    chosen = there.all if named is None else _chosen(named, there, findings)
     mask_store = open_store(spec.mask_folder, options) if masks and spec.mask_folder else None
-    mask_files = {info.path for info in list_files(mask_store)} if mask_store else set()
+    mask_files = _Paths(_ending(mask_store, ".png") if mask_store else [])
 
-    def read(stem: str) -> tuple[str, VocFile | str, np.ndarray | None]:
-        parsed = parse_voc(read_bytes(folder, there[stem]))
-        numbers, png = None, f"{stem}.png"
-        if mask_store and png in mask_files and isinstance(parsed, VocFile):
-            numbers = _mask_pixels(read_bytes(mask_store, png), parsed)
-        return stem, parsed, numbers
+    def read(xml: str) -> tuple[str, VocFile | str, np.ndarray | None]:
+        parsed, numbers = parse_voc(read_bytes(folder, xml)), None
+        pngs = mask_files.called(_name(xml), there.is_alone(xml))
+        if mask_store and len(pngs) == 1 and isinstance(parsed, VocFile):
+            numbers = _mask_pixels(read_bytes(mask_store, pngs[0]), parsed)
+        return xml, parsed, numbers
 
     images: list[AnnotatedImage] = []
-    by_stem = {PurePosixPath(path).stem: path for path in sorted(files, reverse=True)}
+    xml_of: dict[str, list[str]] = defaultdict(list)
+    pictures = _Paths(path for path in files if path.rpartition(".")[2].lower() in IMAGE_EXTENSIONS)
     with ThreadPoolExecutor(THREADS) as pool:
-        for stem, parsed, numbers in pool.map(read, known):
+        for xml, parsed, numbers in pool.map(read, chosen):
             if isinstance(parsed, str):
-                findings.add("images", f"have an XML file that {parsed}", there[stem])
+                findings.add("images", f"have an XML file that {parsed}", xml)
                 continue
-            file = parsed.filename if parsed.filename in files else by_stem.get(stem)
-            if file is None:
-                findings.add("images", "have no file in the folder", parsed.filename or stem)
-                continue
-            images.append(_annotated(file, parsed, numbers, spec.one_based, masks, findings))
-    if len({image.file for image in images}) < len(images):
-        raise DataError(folder.uri, "two XML files of one image", "one each", "remove one")
+            file = _image_of(xml, parsed.filename, files, pictures, there, findings)
+            if file is not None:
+                xml_of[file].append(xml)
+                images.append(_annotated(file, parsed, numbers, spec.one_based, masks, findings))
+    for file, xmls in xml_of.items():
+        if len(xmls) > 1:
+            got = f"two XML files of one image: {xmls[0]} and {xmls[1]} are both of {file}"
+            raise DataError(folder.uri, got, "one each", "remove one, or give each folder its own images")
     return images, sorted({instance.category for image in images for instance in image.instances})
+
+
+class _Paths:
+    """Paths of files by what may name them, without suffix: all of the path, or its last part alone."""
+
+    def __init__(self, paths: Iterable[str]) -> None:
+        self.all = sorted(paths)
+        self.whole: dict[str, list[str]] = defaultdict(list)
+        self.last: dict[str, list[str]] = defaultdict(list)
+        for path in self.all:
+            self.whole[_name(path)].append(path)
+            self.last[PurePosixPath(path).stem].append(path)
+
+    def called(self, name: str, last_alone: bool) -> list[str]:
+        """Those whose whole path is `name`; if there is none and `last_alone`, those of its last part."""
+        last = self.last.get(name.rpartition("/")[2], []) if last_alone else []
+        return self.whole.get(name, last)
+
+    def is_alone(self, path: str) -> bool:
+        """Whether no other of these files has the last part of this one."""
+        return len(self.last[PurePosixPath(path).stem]) == 1
+
+
+def _ending(store: Store, suffix: str) -> list[str]:
+    return [info.path for info in list_files(store) if info.path.endswith(suffix)]
+
+
+def _name(path: str) -> str:
+    """A path without suffix."""
+    folder, slash, last = path.rpartition("/")
+    return folder + slash + PurePosixPath(last).stem
+
+
+def _chosen(names: list[str], there: _Paths, findings: Findings) -> list[str]:
+    """The XML files that lines of an image set name: by path, or by a last part that only one has."""
+    found = set()
+    for name in names:
+        xmls = there.called(name, last_alone="/" not in name)
+        if len(xmls) == 1:
+            found.add(xmls[0])
+        elif xmls:
+            where = f"{name}: {xmls[0]} or {xmls[1]}"
+            findings.add("images", "are in the image set by a name that several XML files have", where)
+        else:
+            findings.add("images", "are in the image set without an XML file", name)
+    return sorted(found)
+
+
+def _image_of(
+    xml: str, filename: str, files: set[str], pictures: _Paths, there: _Paths, findings: Findings
+) -> str | None:
+    """The image of an XML file, at the same place below its folder or by a name that no other shares."""
+    alone, stem = there.is_alone(xml), PurePosixPath(xml).stem
+    beside = str(PurePosixPath(xml).parent / filename)
+    if beside in files:
+        return beside
+    # XML files of one name in several folders mostly call their images alike too: that does not tell whose.
+    if filename in files and (alone or "/" in filename or PurePosixPath(filename).stem != stem):
+        return filename
+    found = pictures.called(_name(xml), last_alone=alone)
+    if len(found) == 1:
+        return found[0]
+    if others := pictures.last.get(stem):
+        where = f"{xml}: {' or '.join(others[:2])}"
+        findings.add("images", "share a name with others and have no file that is theirs alone", where)
+    else:
+        findings.add("images", "have no file in the folder", f"{filename or stem} of {xml}")
+    return None
 
 
 def parse_voc(data: bytes) -> VocFile | str:

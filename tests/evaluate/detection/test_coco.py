@@ -81,6 +81,7 @@ def test_masks_that_do_not_fit_make_an_object_ignored() -> None:
         None,
         [],
         [[1, 2, 3]],
+        [[10, 10, 1e9, 10, 40, 30]],
         {"size": [1, 1], "counts": [1]},
         {"size": [64, 96], "counts": [5, 7]},
     ):

@@ -40,6 +40,9 @@ def test_polygons_are_filled_as_the_reference_does() -> None:
     assert found == parts
     pixels = pixels_of(parts, WIDTH, HEIGHT)
     assert pixels[10:30, 10:40].all()
+    far = [[-WIDTH, -HEIGHT, 2 * WIDTH, -HEIGHT, 2 * WIDTH, 2 * HEIGHT, -WIDTH, 2 * HEIGHT]]
+    assert usable_mask(far, WIDTH, HEIGHT) == far
+    assert pixels_of(far, WIDTH, HEIGHT).all()
     assert pixels.sum() == 20 * 30 + mask_api.area(mask_api.frPyObjects(parts[1:], HEIGHT, WIDTH))[0]
 
 
@@ -52,6 +55,12 @@ def test_polygons_are_filled_as_the_reference_does() -> None:
         [[1, 2, 3, 4]],
         [[1, 2, 3, 4, 5, 6, 7]],
         [[1, 2, 3, 4, 5, float("inf")]],
+        [[1, 2, 3, 4, 5, 1e9]],
+        [[-1e9, 2, 3, 4, 5, 6]],
+        [[1, 2, 3, 4, 5, 10**400]],
+        [[10, 10, 40, 10, 40, 30], [1, 2, 2 * WIDTH + 1, 4, 5, 6]],
+        [[1, -HEIGHT - 1, 3, 4, 5, 6]],
+        [[1, 2 * HEIGHT + 1, 3, 4, 5, 6]],
         {"size": [HEIGHT, WIDTH]},
         {"size": [WIDTH, HEIGHT], "counts": [0, WIDTH * HEIGHT]},
         {"size": [HEIGHT, WIDTH], "counts": [0, WIDTH * HEIGHT + 1]},

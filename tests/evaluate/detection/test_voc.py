@@ -119,5 +119,93 @@ def test_a_folder_without_annotations_and_a_doubled_image_are_refused(tmp_path: 
     with pytest.raises(DataError, match=r"no \.xml file"):
         as_read(images.model_copy(update={"annotations": images.images}))
     (tmp_path / "Annotations/1.xml").write_text(voc_xml("0.png", [("disc", (1, 1, 9, 9))]))
-    with pytest.raises(DataError, match="two XML files of one image"):
+    with pytest.raises(DataError, match=r"two XML files of one image: 0\.xml and 1\.xml are both of 0\.png"):
         as_read(images)
+
+
+def in_two_folders(place: Path) -> AnnotatedImagesSpec:
+    """Images 0 and 1 in train/, others of the same names in val/, with XML files and masks likewise."""
+    spec = write_voc(place / "train", range(2))
+    write_voc(place / "val", range(2, 4))
+    for number in (2, 3):
+        for file in (place / "val").glob(f"*/{number}.*"):
+            file.rename(file.with_stem(str(number - 2)))
+        xml = place / f"val/Annotations/{number - 2}.xml"
+        xml.write_text(xml.read_text().replace(f"{number}.png", f"{number - 2}.png"))
+    changes = {}
+    for name in ("Annotations", "images", "SegmentationObject"):
+        for folder in ("train", "val"):
+            (place / name).mkdir(exist_ok=True)
+            (place / folder / name).rename(place / name / folder)
+        changes[name] = f"{place}/{name}"
+    changed = {"annotations": changes["Annotations"], "images": changes["images"]}
+    return spec.model_copy(update={**changed, "mask_folder": changes["SegmentationObject"]})
+
+
+def read_listed(
+    spec: AnnotatedImagesSpec, tmp_path: Path, lines: list[str] | None = None
+) -> tuple[list[str], Findings]:
+    """Image files of the set, or of these lines of it."""
+    if lines is not None:
+        (tmp_path / "list.txt").write_text("\n".join(lines))
+        spec = spec.model_copy(update={"image_set": f"{tmp_path}/list.txt"})
+    folder, findings = Path(spec.images), Findings()
+    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    found, _ = read_voc(spec, STORE, files, False, findings)
+    return [image.file for image in found], findings
+
+
+def test_files_of_the_same_name_in_several_folders_are_all_used(tmp_path: Path) -> None:
+    spec = in_two_folders(tmp_path)
+    found = as_read(spec, masks=True)
+    assert [image.file for image in found.images] == ["train/0.png", "train/1.png", "val/0.png", "val/1.png"]
+    expected = as_read(write_coco(tmp_path / "coco", "all", range(4)), masks=True)
+    assert [image.instances for image in found.images] == [image.instances for image in expected.images]
+    assert found.warnings == ()
+
+
+def test_an_image_set_names_files_by_path_or_by_a_name_that_only_one_has(tmp_path: Path) -> None:
+    spec = in_two_folders(tmp_path)
+    (tmp_path / "Annotations/train/1.xml").unlink()
+    found, findings = read_listed(spec, tmp_path, ["0", "1", "val/0", "val/1", "train/1", "other/1"])
+    assert found == ["val/0.png", "val/1.png"]
+    assert findings.images == {
+        "are in the image set by a name that several XML files have": 1,
+        "are in the image set without an XML file": 2,
+    }
+    (several, _) = findings.first.values()
+    assert several == "0: train/0.xml or val/0.xml"
+
+
+def test_no_image_of_another_folder_is_taken_for_one_that_is_missing(tmp_path: Path) -> None:
+    spec = in_two_folders(tmp_path)
+    images = tmp_path / "images"
+    (images / "train/0.png").unlink()
+    reason = "share a name with others and have no file that is theirs alone"
+    found, findings = read_listed(spec, tmp_path)
+    assert found == ["train/1.png", "val/0.png", "val/1.png"]
+    assert (findings.images, findings.first) == ({reason: 1}, {reason: "train/0.xml: val/0.png"})
+    # Neither is one beside the folders, which both XML files would name.
+    (images / "val/0.png").rename(images / "0.png")
+    for lines in (None, ["train/0", "val/0"], ["val/0"]):
+        found, findings = read_listed(spec, tmp_path, lines)
+        assert not {"0.png", "train/0.png", "val/0.png"} & set(found)
+        assert findings.images == {reason: 1 if lines == ["val/0"] else 2}
+    # Unless one says so by another name.
+    (images / "0.png").rename(images / "first.png")
+    (tmp_path / "Annotations/val/0.xml").write_text(voc_xml("first.png", [("disc", (1, 1, 9, 9))]))
+    assert read_listed(spec, tmp_path, ["val/0"])[0] == ["first.png"]
+
+
+def test_a_name_that_only_one_has_is_found_in_any_folder(tmp_path: Path) -> None:
+    spec = write_voc(tmp_path, range(2))
+    for number in range(2):
+        (tmp_path / f"Annotations/{number}.xml").write_text(voc_xml("", [("disc", (1, 1, 9, 9))]))
+    (tmp_path / "images/deep").mkdir()
+    (tmp_path / "images/1.png").rename(tmp_path / "images/deep/1.png")
+    (tmp_path / "images/1.txt").write_text("a caption")
+    assert read_listed(spec, tmp_path)[0] == ["0.png", "deep/1.png"]
+    (tmp_path / "images/0.jpg").write_bytes(b"")
+    found, findings = read_listed(spec, tmp_path)
+    assert found == ["deep/1.png"]
+    assert list(findings.first.values()) == ["0.xml: 0.jpg or 0.png"]
