@@ -7,6 +7,7 @@ nothing is left to an index that may miss some.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -69,7 +70,8 @@ def near_duplicates(vectors: np.ndarray, similarity_min: float, pairs_max: int) 
     """
     import faiss
 
-    index, parts, count = faiss.IndexFlatIP(vectors.shape[1]), [], 0
+    parts, count = [], 0
+    index: Any = faiss.IndexFlatIP(vectors.shape[1])
     index.add(np.ascontiguousarray(vectors))
     complete, step = True, max(1, min(QUERIES_AT_ONCE, FOUND_AT_ONCE // len(vectors)))
     for start in range(0, len(vectors), step):

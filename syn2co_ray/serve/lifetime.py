@@ -15,7 +15,7 @@ from ray.exceptions import RayError
 from ray.serve.config import HTTPOptions
 from ray.serve.schema import LoggingConfig
 
-from ..spec.errors import ClusterError, Fault, SpecError, Syn2coError
+from ..spec.errors import ClusterError, Syn2coError
 from ..spec.serving import ServeSpec
 from .application import Nearest, Served, application
 
@@ -40,8 +40,7 @@ def serving(
     then Ray Serve is ended: in order where the cluster stays, else with the cluster.
 
     Raises:
-        ClusterError: Ray Serve runs on this cluster already.
-        SpecError: the cluster's head cannot listen on the address.
+        ClusterError: Ray Serve runs on this cluster already, or does not start.
         Syn2coError: a replica cannot be started.
     """
     spec = served.spec
@@ -63,7 +62,9 @@ def serving(
         try:
             serve.start(proxy_location="HeadOnly", http_options=http, logging_config=quiet)
         except (RuntimeError, TimeoutError, RayError) as error:
-            raise _not_listening(spec, error) from error
+            words = [line.strip() for line in str(error).splitlines() if line.strip()]
+            got = f"Ray Serve does not start ({words[-1] if words else type(error).__name__})"
+            raise ClusterError(f"{spec.host}:{spec.port}", got, "", "--debug shows more") from error
         try:
             with _waiting(spec, told):
                 serve.run(application(served), name=APPLICATION, route_prefix="/", logging_config=quiet)
@@ -86,11 +87,11 @@ def _waiting(spec: ServeSpec, told: Callable[[str], None]) -> Iterator[None]:
 
     def say() -> None:
         pool, free = spec.replicas, ray.available_resources()
+        there = f"{free.get('CPU', 0):g} CPUs, {free.get('GPU', 0):g} GPUs"
         search = " and the search for 1 CPU" if spec.neighbours is not None else ""
         told(
             f"waiting for room, or for the network to load: {pool.min} replicas ask for {pool.cpus_each:g} "
-            f"CPUs and {pool.gpus_each:g} GPUs each{search}; free on the cluster: {free.get('CPU', 0):g} CPUs, "
-            f"{free.get('GPU', 0):g} GPUs"
+            f"CPUs and {pool.gpus_each:g} GPUs each{search}; free on the cluster: {there}"
         )
 
     timer = threading.Timer(SILENCE_S, say)
@@ -100,18 +101,6 @@ def _waiting(spec: ServeSpec, told: Callable[[str], None]) -> Iterator[None]:
     finally:
         timer.cancel()
         timer.join()
-
-
-def _not_listening(spec: ServeSpec, error: Exception) -> Syn2coError:
-    """Why Ray Serve's proxy does not listen, as far as it says so."""
-    where = f"{spec.host}:{spec.port} on the cluster's head"
-    if "Failed to bind" in str(error):
-        fault = Fault(
-            "--port", f"{where} cannot be listened on", "a free port of its address", "give another"
-        )
-        return SpecError([fault], "serve")
-    words = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    return ClusterError(where, f"Ray Serve does not start ({words[-1].strip()})", "", "--debug shows more")
 
 
 def _not_started(error: RuntimeError) -> Syn2coError:

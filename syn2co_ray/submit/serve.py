@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from dataclasses import replace
 from typing import Any
 
 from rich.console import Console
 
-from ..spec.errors import ResourceError, Syn2coError
+from ..spec.errors import ResourceError, SpecError, Syn2coError, error_from_json, error_to_json
 from ..spec.serving import ServeSpec
 from ..storage import open_store
 from ..train.room import UNITS, gpus_fit
@@ -20,6 +21,8 @@ from .stop_signals import StopSignals
 
 TOKEN_VARIABLE = "SYN2CO_SERVE_TOKEN"
 LOOK_EVERY_S = 5.0
+HEAD = "node:__internal_head__"
+"""The resource by which Ray names a cluster's head."""
 
 
 def run_serve(spec: ServeSpec, console: Console, *, debug: bool = False) -> None:
@@ -28,7 +31,7 @@ def run_serve(spec: ServeSpec, console: Console, *, debug: bool = False) -> None
     Raises:
         SpecError: a public address without a token, a taken port, a backbone that cannot be built.
         ResourceError: the cluster has no room for the replicas.
-        ClusterError: Ray Serve runs on that cluster already.
+        ClusterError: Ray Serve runs on that cluster already, or does not start.
         Syn2coError: weights or embeddings that cannot be used, or the extra `serve` is missing.
     """
     token = os.environ.get(TOKEN_VARIABLE) or None
@@ -44,6 +47,8 @@ def run_serve(spec: ServeSpec, console: Console, *, debug: bool = False) -> None
         from ..serve.lifetime import serving
 
         decided = with_room(spec, cluster)
+        if not cluster.is_local:
+            check_head_listens(spec.host, spec.port)
         at_work = serving(served.on(decided), told.log, cluster_stays=not cluster.is_local, debug=debug)
         with at_work as neighbours, StopSignals() as stop:
             for line in _listening(decided, cluster, neighbours, token):
@@ -61,6 +66,28 @@ def check_installed() -> None:
         raise _not_installed(str(error).partition(".")[0]) from error
     if importlib.util.find_spec("python_multipart") is None:
         raise _not_installed("No module named 'python_multipart'")
+
+
+def check_head_listens(host: str, port: int) -> None:
+    """Try the address where it will be listened on: on the head of the connected cluster.
+
+    Raises:
+        SpecError: the port is taken there, or the address is not one of that machine.
+    """
+    import ray
+
+    on_head = ray.remote(num_cpus=0, resources={HEAD: 0.001})(_listening_fault)
+    if found := ray.get(on_head.remote(host, port)):
+        raise error_from_json(found)
+
+
+def _listening_fault(host: str, port: int) -> str:
+    try:
+        listening_socket(host, port).close()
+    except SpecError as error:
+        fault = error.fault
+        return error_to_json(SpecError([replace(fault, got=f"on the cluster's head, {fault.got}")], "serve"))
+    return ""
 
 
 class Prepared:

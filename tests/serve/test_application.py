@@ -33,7 +33,7 @@ from syn2co_ray.serve.application import Served
 from syn2co_ray.serve.embedder import ImageEmbedder
 from syn2co_ray.serve.lifetime import serving
 from syn2co_ray.serve.requests import token_digest
-from syn2co_ray.spec.errors import ClusterError, SpecError
+from syn2co_ray.spec.errors import ClusterError
 from syn2co_ray.spec.serving import serve_spec
 from syn2co_ray.spec.source import ObjectStoreSpec
 from syn2co_ray.spec.weights import WeightsSpec
@@ -127,13 +127,17 @@ class Others:
     """Somebody else's work, that takes the cluster."""
 
 
-def test_a_port_that_is_taken_there_is_named(ray_cluster: Any) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        spec = serve_spec({"weights": VIT, "replicas": {"gpus_each": 0.0}, "port": port})
-        words = f"--port: 127.0.0.1:{port} on the cluster's head cannot be listened on"
-        with pytest.raises(SpecError, match=words), serving(Served(spec, []), print):
-            pass
+def test_a_proxy_that_does_not_start_is_said_in_words(
+    ray_cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(**options: Any) -> None:
+        raise TimeoutError("HTTP proxies not available after 60s.")
+
+    monkeypatch.setattr(lifetime.serve, "start", start)
+    spec = serve_spec({"weights": VIT, "replicas": {"gpus_each": 0.0}})
+    words = r"127.0.0.1:8000: Ray Serve does not start \(HTTP proxies not available"
+    with pytest.raises(ClusterError, match=words), serving(Served(spec, []), print):
+        pass
 
 
 @pytest.fixture(scope="module")

@@ -19,12 +19,12 @@ import ray
 from safetensors.torch import save_file
 
 from syn2co_ray.evaluate.weights import load_backbone
-from syn2co_ray.spec.errors import ResourceError, Syn2coError
+from syn2co_ray.spec.errors import ResourceError, SpecError, Syn2coError
 from syn2co_ray.spec.serving import ServeSpec, serve_spec
 from syn2co_ray.spec.source import ObjectStoreSpec
 from syn2co_ray.spec.weights import WeightsSpec
 from syn2co_ray.submit.cluster import Cluster
-from syn2co_ray.submit.serve import check_installed, with_room
+from syn2co_ray.submit.serve import check_head_listens, check_installed, with_room
 
 WEIGHTS = WeightsSpec(random_seed=0, backbone="resnet18", image_size=32)
 
@@ -73,6 +73,15 @@ def test_what_can_never_be_scheduled_is_refused(values: dict[str, object], words
 
 def test_tenths_of_a_cpu_add_up() -> None:
     with_room(spec(replicas={"min": 3, "max": 3, "cpus_each": 0.1}), Cluster(0.3, (0.0,), True))
+
+
+@pytest.mark.ray
+def test_a_port_that_is_taken_on_the_head_is_named(ray_cluster: Cluster) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(SpecError, match=f"--port: on the cluster's head, 127.0.0.1:{port}: .*in use"):
+            check_head_listens("127.0.0.1", port)
+    check_head_listens("127.0.0.1", port)
 
 
 def until_it_says(process: subprocess.Popen[str], words: str) -> str:
