@@ -75,7 +75,7 @@ def read_embedding_rows(store: Store) -> EmbeddingRows:
         if width is None:
             where, step = folder.child(file).uri, "name the prefix of embeddings alone"
             raise DataError(where, _NO_COLUMNS, "both", step)
-    widths = {width for rows, width in shapes.values() if rows}
+    widths = {width for rows, width in shapes.values() if rows and width is not None}
     if len(widths) != 1:
         got = f"embeddings of {' and '.join(map(str, sorted(widths)))} numbers" if widths else "no embedding"
         raise DataError(folder.uri, got, "embeddings of one size", "name what one network made")

@@ -22,7 +22,8 @@ class AnnotatedImagesSpec(Section):
     format: AnnotationFormat | None = None
     """coco or voc; coco for a name that ends in .json, else voc, when left out."""
     image_set: str | None = None
-    """VOC: URI of a text file that names the images, one a line; all XML files when left out."""
+    """VOC: URI of a text file that names the XML files, one a line, by path without suffix or by a name that
+    only one has; all of them when left out."""
     mask_folder: str | None = None
     """VOC: URI of the folder of instance masks (SegmentationObject): PNGs called as the XML files, whose
     pixels say the number of the object in the file, from 1; 0 is background and 255 is ignored."""

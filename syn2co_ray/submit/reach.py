@@ -10,6 +10,7 @@ from pyarrow import fs
 from pydantic import BaseModel
 
 from ..data.place import PROBE_MARK
+from ..data.prepare import MARKER as PREPARED
 from ..spec.detection import AnnotatedImagesSpec
 from ..spec.embed import EmbedSpec
 from ..spec.errors import StorageError, Syn2coError, error_to_json
@@ -22,7 +23,7 @@ from ..spec.source import ObjectStoreSpec, SourceSpec
 from ..spec.train import StartSpec
 from ..spec.video import VideoSegmentationSpec
 from ..spec.weights import WeightsSpec
-from ..storage import Store, delete, open_store, publish_bytes, read_bytes
+from ..storage import Store, delete, exists, open_store, publish_bytes, read_bytes
 
 URIS_OF: dict[type[BaseModel], tuple[str, ...]] = {
     SourceSpec: ("uri",),
@@ -146,7 +147,9 @@ def _errors(do: Callable[[Store], None], job_text: str) -> list[str]:
     errors = []
     for store in written_places(load_text(job_text)):
         try:
-            do(store)
+            # A data set that is there is not written again, and need not be ours to write.
+            if not exists(store, PREPARED):
+                do(store)
         except Syn2coError as error:
             errors.append(error_to_json(error))
     return errors
