@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from typing import Any, Literal
 
@@ -15,21 +16,16 @@ class NearestRows:
     faiss on the CPU where it is installed and torch sees no GPU, else one matrix product of torch.
     """
 
-    def __init__(self, embeddings: np.ndarray, search: Literal["faiss", "torch"] | None = None) -> None:
-        """Keep unit vectors of `embeddings`, (N, F) float32; `search` is chosen when None."""
+    def __init__(self, vectors: np.ndarray, search: Literal["faiss", "torch"] | None = None) -> None:
+        """Keep `vectors`, (N, F) float32 of length 1 (or 0): themselves, no copy, unless torch moves them to
+        a GPU. `search` is chosen when None."""
         has_gpu = torch.cuda.is_available()
         has_faiss = importlib.util.find_spec("faiss") is not None
         self.search_by = search or ("faiss" if has_faiss and not has_gpu else "torch")
-        self.rows, self.features = embeddings.shape
-        unit = _unit(embeddings)
-        self._index: Any = None
-        if self.search_by == "faiss":
-            import faiss
-
-            self._index = faiss.IndexFlatIP(self.features)
-            self._index.add(unit)
-        else:
-            self._bank = torch.from_numpy(unit).to("cuda" if has_gpu else "cpu")
+        self.rows, self.features = vectors.shape
+        self._faiss: Any = importlib.import_module("faiss") if self.search_by == "faiss" else None
+        device = "cuda" if has_gpu and self._faiss is None else "cpu"
+        self._bank = torch.from_numpy(np.ascontiguousarray(vectors, np.float32)).to(device)
 
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """The k nearest rows of each query, best first.
@@ -39,18 +35,22 @@ class NearestRows:
             k: how many; all rows where there are fewer.
 
         Returns:
-            Rows (n, k) int64 and cosines (n, k) float32; among equal cosines the order is left open.
+            Rows (n, k) int64 and cosines (n, k) float32, at most 1; among equal cosines the order is left
+            open.
         """
-        k, unit = min(k, self.rows), _unit(queries)
-        if self._index is not None:
-            similarities, rows = self._index.search(unit, k)
-            return rows, similarities
-        products = torch.from_numpy(unit).to(self._bank.device) @ self._bank.T
-        found, columns = products.topk(k, dim=1)
-        return columns.cpu().numpy(), found.cpu().numpy()
+        k, unit = min(k, self.rows), unit_rows(queries)
+        if self._faiss is not None:
+            # As an IndexFlatIP searches, which would hold the vectors once more.
+            metric = self._faiss.METRIC_INNER_PRODUCT
+            similarities, rows = self._faiss.knn(unit, self._bank.numpy(), k, metric=metric)
+        else:
+            found, columns = (torch.from_numpy(unit).to(self._bank.device) @ self._bank.T).topk(k, dim=1)
+            similarities, rows = found.cpu().numpy(), columns.cpu().numpy()
+        return rows, np.minimum(similarities, 1.0)
 
 
-def _unit(vectors: np.ndarray) -> np.ndarray:
+def unit_rows(vectors: np.ndarray) -> np.ndarray:
     """Rows of length 1 (a row of zeros stays one), float32."""
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.ascontiguousarray(vectors / np.maximum(lengths, 1e-12), dtype=np.float32)
+    vectors = vectors.astype(np.float32)
+    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    return np.ascontiguousarray(vectors)

@@ -14,8 +14,11 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from ..spec.errors import Fault, SpecError
+from .nearest import NearestRows
 
 QUERIES_AT_ONCE = 256
+FOUND_AT_ONCE = 20_000_000
+"""Pairs that one look may find, were all images alike: so much memory it takes, whatever `pairs_max` is."""
 ROUNDING = 1e-6
 """Equal vectors may come out less alike than 1 by so much."""
 
@@ -65,10 +68,14 @@ def near_duplicates(vectors: np.ndarray, similarity_min: float, pairs_max: int) 
         similarity_min: least cosine.
         pairs_max: the search ends with that many.
     """
-    index, parts, count = _index(vectors), [], 0
-    complete = True
-    for start in range(0, len(vectors), QUERIES_AT_ONCE):
-        queries = vectors[start : start + QUERIES_AT_ONCE]
+    import faiss
+
+    parts, count = [], 0
+    index: Any = faiss.IndexFlatIP(vectors.shape[1])
+    index.add(np.ascontiguousarray(vectors))
+    complete, step = True, max(1, min(QUERIES_AT_ONCE, FOUND_AT_ONCE // len(vectors)))
+    for start in range(0, len(vectors), step):
+        queries = vectors[start : start + step]
         limits, similarity, other = index.range_search(queries, similarity_min - ROUNDING)
         own = np.repeat(np.arange(start, start + len(queries)), np.diff(limits.astype(np.int64)))
         later = other > own
@@ -84,8 +91,7 @@ def near_duplicates(vectors: np.ndarray, similarity_min: float, pairs_max: int) 
 
 def nearest(vectors: np.ndarray, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The k rows most like each query, (q, k) int64, and how much, (q, k) float32; the most alike first."""
-    similarity, rows = _index(vectors).search(queries, min(k, len(vectors)))
-    return rows, np.minimum(similarity, 1.0)
+    return NearestRows(vectors, "faiss").search(queries, k)
 
 
 def nearest_others(vectors: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -96,11 +102,3 @@ def nearest_others(vectors: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.nd
     own = found == rows[:, None]
     own[~own.any(axis=1), -1] = True
     return found[~own].reshape(-1, k), similarity[~own].reshape(-1, k)
-
-
-def _index(vectors: np.ndarray) -> Any:
-    import faiss
-
-    index = faiss.IndexFlatIP(vectors.shape[1])
-    index.add(np.ascontiguousarray(vectors))
-    return index

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import ray
 import torch
 from ray import serve
 from ray.serve.config import AutoscalingConfig, BackpressureConfig
@@ -27,8 +28,7 @@ from starlette.responses import Response
 from ..data.decode import UnreadableImage
 from ..evaluate.embedding_rows import read_embedding_rows
 from ..evaluate.nearest import NearestRows
-from ..evaluate.weights import load_backbone
-from ..spec.errors import CheckpointError, Fault
+from ..spec.errors import Fault
 from ..spec.serving import ServeSpec
 from ..storage import Store, open_store
 from .embedder import ImageEmbedder
@@ -51,8 +51,9 @@ class Served:
     """What every replica is told."""
 
     spec: ServeSpec
-    digest: str
-    """Of the weights that all replicas must have (`evaluate.weights.weights_digest`)."""
+    boxed: list[Any]
+    """Ray's reference to the `evaluate.networks.PackedNetwork`, in a box. The tensors are sent, and not read
+    again by each replica: a run that trains on drops its old checkpoints."""
     token_digest: str | None = None
     hosts: frozenset[str] | None = None
     """Names that requests may use for this server; any when None."""
@@ -91,12 +92,8 @@ class Images:
         spec = served.spec
         threads = max(1, int(spec.replicas.cpus_each))
         torch.set_num_threads(threads)
-        loaded = load_backbone(spec.weights, spec.object_store)
-        if loaded.digest != served.digest:
-            got, allowed = f"weights of digest {loaded.digest[:12]}", f"{served.digest[:12]}, as at the start"
-            raise CheckpointError(loaded.source, got, allowed, "the file was changed: start the server again")
         self._served, self._nearest = served, nearest
-        self._embedder = ImageEmbedder(loaded, spec.image_pixels_max)
+        self._embedder = ImageEmbedder(ray.get(served.boxed[0]), spec.image_pixels_max)
         self._num_features = self._embedder.check()
         self._decoders, self._network_thread = ThreadPoolExecutor(threads), ThreadPoolExecutor(1)
         self._features.set_max_batch_size(spec.images_per_batch_max)

@@ -9,19 +9,19 @@ import torch
 
 from ..augment.eval_view import eval_view
 from ..data.decode import decode_rgb
-from ..evaluate.weights import LoadedBackbone
-from ..methods.normalise import normalise
+from ..evaluate.networks import PackedNetwork, unpacked
 from ..spec.errors import CheckpointError
 
 
 class ImageEmbedder:
-    """A loaded backbone on the device that computes."""
+    """A backbone on the device that computes."""
 
-    def __init__(self, loaded: LoadedBackbone, image_pixels_max: int, device: torch.device | None = None):
-        """Move the network to `device`: the GPU where there is one, when left out."""
+    def __init__(self, packed: PackedNetwork, image_pixels_max: int, device: torch.device | None = None):
+        """Unpack the network, named by where its weights are from, on `device`: the GPU where there is one,
+        when left out."""
         self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.digest, self.source, self.image_size = loaded.digest, loaded.source, loaded.image_size
-        self._network, self._pixels_max = loaded.network.to(self.device), image_pixels_max
+        self.digest, self.source, self.image_size = packed.digest, packed.name, packed.image_size
+        self._embed, self._pixels_max = unpacked(packed, self.device).embed, image_pixels_max
 
     def view(self, encoded: bytes) -> np.ndarray:
         """Bytes of an image file -> the one view that evaluation uses, (3, S, S) uint8.
@@ -34,8 +34,7 @@ class ImageEmbedder:
     def features(self, views: Sequence[np.ndarray]) -> np.ndarray:
         """n views (3, S, S) uint8 -> features (n, F) float32, in one forward pass."""
         images = torch.from_numpy(np.stack(views)).to(self.device)
-        with torch.inference_mode():
-            return self._network(normalise(images)).float().cpu().numpy()
+        return self._embed(images).float().cpu().numpy()
 
     def check(self) -> int:
         """Embed a grey image; returns F, the number of features.

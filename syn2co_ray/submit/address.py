@@ -48,6 +48,11 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def names_of(host: str) -> frozenset[str] | None:
+    """Names that requests may use for a server on this address; any (None) where others can reach it."""
+    return LOOPBACK_NAMES | {host} if is_loopback(host) else None
+
+
 def listening_socket(host: str, port: int) -> socket.socket:
     """A socket that listens on an address; on a free port for port 0.
 

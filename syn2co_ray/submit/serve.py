@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from dataclasses import replace
 from typing import Any
 
 from rich.console import Console
 
-from ..spec.errors import ResourceError, Syn2coError
+from ..spec.errors import ResourceError, SpecError, Syn2coError, error_from_json, error_to_json
 from ..spec.serving import ServeSpec
 from ..storage import open_store
-from .address import LOOPBACK_NAMES, check_address, is_loopback, listening_socket, url_of
+from ..train.room import UNITS, gpus_fit
+from .address import check_address, listening_socket, names_of, url_of
 from .cluster import Cluster, connected
 from .progress import LiveText
+from .resources import gpus_in_words
 from .stop_signals import StopSignals
 
 TOKEN_VARIABLE = "SYN2CO_SERVE_TOKEN"
 LOOK_EVERY_S = 5.0
+HEAD = "node:__internal_head__"
+"""The resource by which Ray names a cluster's head."""
 
 
 def run_serve(spec: ServeSpec, console: Console, *, debug: bool = False) -> None:
@@ -26,7 +31,7 @@ def run_serve(spec: ServeSpec, console: Console, *, debug: bool = False) -> None
     Raises:
         SpecError: a public address without a token, a taken port, a backbone that cannot be built.
         ResourceError: the cluster has no room for the replicas.
-        ClusterError: Ray Serve runs on that cluster already.
+        ClusterError: Ray Serve runs on that cluster already, or does not start.
         Syn2coError: weights or embeddings that cannot be used, or the extra `serve` is missing.
     """
     token = os.environ.get(TOKEN_VARIABLE) or None
@@ -42,7 +47,9 @@ def run_serve(spec: ServeSpec, console: Console, *, debug: bool = False) -> None
         from ..serve.lifetime import serving
 
         decided = with_room(spec, cluster)
-        at_work = serving(served.on(decided), cluster_stays=not cluster.is_local, debug=debug)
+        if not cluster.is_local:
+            check_head_listens(spec.host, spec.port)
+        at_work = serving(served.on(decided), told.log, cluster_stays=not cluster.is_local, debug=debug)
         with at_work as neighbours, StopSignals() as stop:
             for line in _listening(decided, cluster, neighbours, token):
                 told.log(line)
@@ -61,25 +68,44 @@ def check_installed() -> None:
         raise _not_installed("No module named 'python_multipart'")
 
 
+def check_head_listens(host: str, port: int) -> None:
+    """Try the address where it will be listened on: on the head of the connected cluster.
+
+    Raises:
+        SpecError: the port is taken there, or the address is not one of that machine.
+    """
+    import ray
+
+    on_head = ray.remote(num_cpus=0, resources={HEAD: 0.001})(_listening_fault)
+    if found := ray.get(on_head.remote(host, port)):
+        raise error_from_json(found)
+
+
+def _listening_fault(host: str, port: int) -> str:
+    try:
+        listening_socket(host, port).close()
+    except SpecError as error:
+        fault = error.fault
+        return error_to_json(SpecError([replace(fault, got=f"on the cluster's head, {fault.got}")], "serve"))
+    return ""
+
+
 class Prepared:
     """Weights that were loaded once here, so that what is wrong with them is said before anything starts."""
 
-    def __init__(self, spec: ServeSpec, loaded: Any, features: int, token: str | None) -> None:
-        self.digest, self.source, self.notes = loaded.digest, loaded.source, loaded.notes
-        self.features, self._step, self._token = features, loaded.step, token
+    def __init__(self, network: Any, features: int, token: str | None) -> None:
+        self.digest, self.source, self.features = network.digest, network.name, features
+        self._network, self._token = network, token
 
     def on(self, spec: ServeSpec) -> Any:
-        """What replicas are told: the step is pinned, a run may train on meanwhile."""
+        """What replicas are told; the tensors wait for them in the connected cluster."""
+        import ray
+
         from ..serve.application import Served
         from ..serve.requests import token_digest
 
-        weights = spec.weights.model_copy(update={"step": self._step})
-        return Served(
-            spec.model_copy(update={"weights": weights}),
-            self.digest,
-            token_digest(self._token) if self._token else None,
-            LOOPBACK_NAMES if is_loopback(spec.host) else None,
-        )
+        token = token_digest(self._token) if self._token else None
+        return Served(spec, [ray.put(self._network)], token, names_of(spec.host))
 
 
 def prepared(spec: ServeSpec, token: str | None) -> Prepared:
@@ -91,14 +117,16 @@ def prepared(spec: ServeSpec, token: str | None) -> Prepared:
     import torch
 
     from ..evaluate.embedding_rows import check_embeddings
+    from ..evaluate.networks import packed
     from ..evaluate.weights import load_backbone
     from ..serve.embedder import ImageEmbedder
 
     loaded = load_backbone(spec.weights, spec.object_store)
-    features = ImageEmbedder(loaded, spec.image_pixels_max, torch.device("cpu")).check()
+    network = packed(loaded.source, loaded)
+    features = ImageEmbedder(network, spec.image_pixels_max, torch.device("cpu")).check()
     if spec.neighbours is not None:
-        check_embeddings(open_store(spec.neighbours, spec.object_store), features, loaded.digest)
-    return Prepared(spec, loaded, features, token)
+        check_embeddings(open_store(spec.neighbours, spec.object_store), features, network.digest)
+    return Prepared(network, features, token)
 
 
 def with_room(spec: ServeSpec, cluster: Cluster) -> ServeSpec:
@@ -107,20 +135,18 @@ def with_room(spec: ServeSpec, cluster: Cluster) -> ServeSpec:
     Raises:
         ResourceError: the fewest replicas, and the search, need more than the cluster has.
     """
-    replicas = spec.replicas
+    replicas, step = spec.replicas, "lower --replicas-min, --cpus-each or --gpus-each, or add nodes"
     gpus_each = replicas.gpus_each
     if gpus_each is None:
-        gpus_each = 1.0 if cluster.gpus >= replicas.min else 0.0
+        gpus_each = 1.0 if gpus_fit(cluster.node_gpus, [1.0] * replicas.min) else 0.0
     cpus = replicas.min * replicas.cpus_each + (spec.neighbours is not None)
-    for what, needed, there in (
-        ("CPUs", cpus, cluster.cpus),
-        ("GPUs", replicas.min * gpus_each, cluster.gpus),
-    ):
-        if needed > there:
-            got = f"{needed:g} {what} for {replicas.min} replicas"
-            got += " and the search" if spec.neighbours is not None and what == "CPUs" else ""
-            step = "lower --replicas-min, --cpus-each or --gpus-each, or add nodes"
-            raise ResourceError("cluster", got, f"{there:g}", step)
+    if cpus > cluster.cpus + 1 / UNITS:
+        search = " and the search" if spec.neighbours is not None else ""
+        got = f"{cpus:g} CPUs for {replicas.min} replicas{search}"
+        raise ResourceError("cluster", got, f"{cluster.cpus:g}", step)
+    if not gpus_fit(cluster.node_gpus, [gpus_each] * replicas.min):
+        got = f"{replicas.min} replicas of {gpus_each:g} GPUs"
+        raise ResourceError("cluster", got, gpus_in_words(cluster.node_gpus), step)
     decided = replicas.model_copy(update={"gpus_each": gpus_each})
     return spec.model_copy(update={"replicas": decided})
 

@@ -37,6 +37,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from syn2co_ray.evaluate.networks import PackedNetwork, packed
 from syn2co_ray.evaluate.weights import load_backbone
 from syn2co_ray.serve.embedder import ImageEmbedder
 from syn2co_ray.spec.serving import serve_spec
@@ -117,8 +118,9 @@ async def closed_loop(url: str, images: list[bytes], clients: int, seconds: floa
     turns.images_per_s.append(done / (time.perf_counter() - started))
 
 
-def start(weights: WeightsSpec, digest: str) -> str:
+def start(network: PackedNetwork, weights: WeightsSpec) -> str:
     """Both applications on one Ray Serve; the address before /batched and /unbatched."""
+    import ray
     from ray import serve
     from ray.serve.schema import LoggingConfig
 
@@ -130,6 +132,7 @@ def start(weights: WeightsSpec, digest: str) -> str:
     serve.start(
         proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": port}, logging_config=quiet
     )
+    boxed = [ray.put(network)]
     for name, most in (("unbatched", 1), ("batched", BATCH)):
         spec = serve_spec(
             {
@@ -138,7 +141,7 @@ def start(weights: WeightsSpec, digest: str) -> str:
                 "images_per_batch_max": most,
             }
         )
-        serve.run(application(Served(spec, digest)), name=name, route_prefix=f"/{name}", logging_config=quiet)
+        serve.run(application(Served(spec, boxed)), name=name, route_prefix=f"/{name}", logging_config=quiet)
     return f"http://127.0.0.1:{port}"
 
 
@@ -148,11 +151,12 @@ def measured(network: str, clients: int, seconds: float, rounds: int) -> dict[st
     torch.set_num_threads(1)
     images = jpegs(shape)
     loaded = load_backbone(weights, ObjectStoreSpec())
-    embedder = ImageEmbedder(loaded, PIXELS_MAX)
+    packed_network = packed(loaded.source, loaded)
+    embedder = ImageEmbedder(packed_network, PIXELS_MAX)
     print(f"{network}: {shape[1]} x {shape[0]} px JPEGs of {len(images[0]):,} bytes on {embedder.device}")
     turns = {name: Turns() for name in ("plain", "plain in batches", "unbatched", "batched")}
     with connected():
-        base = start(weights, loaded.digest)
+        base = start(packed_network, weights)
 
         def ask(name: str, turns: Turns, seconds: float) -> None:
             asyncio.run(closed_loop(f"{base}/{name}/embed", images, clients, seconds, turns))

@@ -76,6 +76,25 @@ def test_equal_vectors_are_pairs_at_1_and_the_search_ends_where_it_is_told() -> 
     assert similarity[0, 0] == 1.0
 
 
+def test_a_look_finds_no_more_at_once_than_memory_has_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    import faiss
+
+    asked = []
+
+    class Watched(faiss.IndexFlatIP):
+        def range_search(self, queries, *rest):
+            asked.append(len(queries))
+            return super().range_search(queries, *rest)
+
+    monkeypatch.setattr(faiss, "IndexFlatIP", Watched)
+    monkeypatch.setattr("syn2co_ray.evaluate.similar.FOUND_AT_ONCE", 3000)
+    vectors = np.repeat(np.eye(1, 8, dtype=np.float32), 600, axis=0)
+    assert len(near_duplicates(vectors, 1.0, 10**6)) == 600 * 599 // 2
+    assert asked == [5] * 120
+    assert not near_duplicates(vectors, 1.0, 1000).complete
+    assert asked[120:] == [5]
+
+
 def test_nothing_alike_is_no_pair() -> None:
     found = near_duplicates(np.eye(5, dtype=np.float32), 0.5, 10)
     assert (len(found), found.complete, found.groups(5)) == (0, True, (0, 0))

@@ -19,13 +19,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import ray
 import torch
 from PIL import Image
 
 pytest.importorskip("ray.serve", reason="needs the extra `serve`")
 pytest.importorskip("python_multipart", reason="needs the extra `serve`")
 
+from syn2co_ray.evaluate.networks import PackedNetwork, packed
 from syn2co_ray.evaluate.weights import load_backbone
+from syn2co_ray.serve import lifetime
 from syn2co_ray.serve.application import Served
 from syn2co_ray.serve.embedder import ImageEmbedder
 from syn2co_ray.serve.lifetime import serving
@@ -33,6 +36,7 @@ from syn2co_ray.serve.requests import token_digest
 from syn2co_ray.spec.errors import ClusterError
 from syn2co_ray.spec.serving import serve_spec
 from syn2co_ray.spec.source import ObjectStoreSpec
+from syn2co_ray.spec.weights import WeightsSpec
 
 from ..evaluate.test_embedding_rows import write
 from .test_embedder import ROUNDING, VIT
@@ -60,6 +64,7 @@ class Server:
     port: int
     embedder: ImageEmbedder
     about: dict[str, Any]
+    told: list[str]
     end: Callable[[], None]
 
     def ask(self, path: str, body: bytes | None = None, token: str = TOKEN, **headers: str) -> Answer:
@@ -113,18 +118,44 @@ def until(true: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
+def packed_vit() -> PackedNetwork:
+    return packed("random", load_backbone(VIT, ObjectStoreSpec()))
+
+
+@ray.remote
+class Others:
+    """Somebody else's work, that takes the cluster."""
+
+
+def test_a_proxy_that_does_not_start_is_said_in_words(
+    ray_cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(**options: Any) -> None:
+        raise TimeoutError("HTTP proxies not available after 60s.")
+
+    monkeypatch.setattr(lifetime.serve, "start", start)
+    spec = serve_spec({"weights": VIT, "replicas": {"gpus_each": 0.0}})
+    words = r"127.0.0.1:8000: Ray Serve does not start \(HTTP proxies not available"
+    with pytest.raises(ClusterError, match=words), serving(Served(spec, []), print):
+        pass
+
+
 @pytest.fixture(scope="module")
 def server(ray_cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """All images in one batch that waits for them long; embeddings of the pictures to search in."""
+    """All images in one batch that waits for them long; embeddings of the pictures to search in.
+
+    The cluster has no room before a line is told, and where the weights were from there is nothing any more.
+    """
     folder = tmp_path_factory.mktemp("embeddings")
-    embedder = ImageEmbedder(load_backbone(VIT, ObjectStoreSpec()), 10_000, torch.device("cpu"))
+    network = packed_vit()
+    embedder = ImageEmbedder(network, 10_000, torch.device("cpu"))
     rows = np.stack([embedder.features([embedder.view(encoded)])[0] for encoded in PICTURES])
     write(folder / "all.parquet", [f"picture-{number}" for number in range(len(PICTURES))], rows)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     spec = serve_spec(
         {
-            "weights": VIT,
+            "weights": WeightsSpec(run=str(folder / "gone")),
             "neighbours": str(folder),
             "replicas": {"cpus_each": 0.5, "gpus_each": 0.0},
             "images_per_batch_max": len(PICTURES),
@@ -137,10 +168,25 @@ def server(ray_cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         }
     )
     names = frozenset({"127.0.0.1", "localhost"})
-    with contextlib.ExitStack() as stack:
-        served = Served(spec, embedder.digest, token_digest(TOKEN), names)
-        about = stack.enter_context(serving(served))
-        yield Server(port, embedder, about, stack.close)
+    others = Others.options(num_cpus=ray_cluster.cpus).remote()
+    ray.get(others.__ray_ready__.remote())
+    told: list[str] = []
+
+    def tell(line: str) -> None:
+        told.append(line)
+        ray.kill(others)
+
+    with contextlib.ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lifetime, "SILENCE_S", 2.0)
+        served = Served(spec, [ray.put(network)], token_digest(TOKEN), names)
+        about = stack.enter_context(serving(served, tell))
+        yield Server(port, embedder, about, told, stack.close)
+
+
+def test_who_waits_is_told_for_what(server: Server) -> None:
+    (line,) = server.told
+    assert line.startswith("waiting for room, or for the network to load: 1 replicas ask for 0.5 CPUs")
+    assert line.endswith("free on the cluster: 0 CPUs, 0 GPUs")
 
 
 def test_an_embedding_is_evaluations_in_every_form(server: Server) -> None:
@@ -221,7 +267,7 @@ def test_a_full_queue_is_429_and_health_is_answered_meanwhile(server: Server) ->
 
 def test_a_second_server_is_refused_on_the_same_cluster(server: Server) -> None:
     spec = serve_spec({"weights": VIT, "port": server.port})
-    with pytest.raises(ClusterError, match="Ray Serve runs there already"), serving(Served(spec, "")):
+    with pytest.raises(ClusterError, match="Ray Serve runs there already"), serving(Served(spec, []), print):
         pass
 
 

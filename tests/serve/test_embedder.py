@@ -16,6 +16,7 @@ from syn2co_ray.data.decode import UnreadableImage
 from syn2co_ray.data.index import build_index
 from syn2co_ray.evaluate.feature_shards import Network, feature_set
 from syn2co_ray.evaluate.labelled import LabelledSet
+from syn2co_ray.evaluate.networks import packed
 from syn2co_ray.evaluate.weights import load_backbone
 from syn2co_ray.methods.normalise import normalise
 from syn2co_ray.serve.embedder import ImageEmbedder
@@ -40,7 +41,7 @@ ROUNDING = 1e-5
 
 @pytest.fixture(scope="module")
 def embedder() -> ImageEmbedder:
-    return ImageEmbedder(load_backbone(VIT, OPTIONS), 10_000, CPU)
+    return ImageEmbedder(packed("random", load_backbone(VIT, OPTIONS)), 10_000, CPU)
 
 
 def test_features_are_those_of_evaluation(embedder: ImageEmbedder, tmp_path: Path) -> None:
@@ -85,4 +86,4 @@ def test_what_is_no_image_or_too_large_is_refused_and_weights_that_diverged_too(
     diverged = load_backbone(VIT, OPTIONS)
     torch.nn.init.constant_(diverged.network.get_parameter("norm.weight"), float("nan"))
     with pytest.raises(CheckpointError, match="grey image are not finite"):
-        ImageEmbedder(diverged, 10_000, CPU).check()
+        ImageEmbedder(packed("diverged", diverged), 10_000, CPU).check()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from syn2co_ray.spec.errors import SpecError
-from syn2co_ray.submit.address import check_address, listening_socket, url_of
+from syn2co_ray.submit.address import check_address, listening_socket, names_of, url_of
 
 
 def test_a_public_address_needs_a_token_that_cannot_be_guessed() -> None:
@@ -17,6 +17,11 @@ def test_a_public_address_needs_a_token_that_cannot_be_guessed() -> None:
             check_address(host, None, "SYN2CO_X_TOKEN", 8501)
     with pytest.raises(SpecError, match="at least 16 characters"):
         check_address("0.0.0.0", "short", "SYN2CO_X_TOKEN", 8501)
+
+
+def test_the_address_itself_is_a_name_for_a_server_on_it() -> None:
+    assert names_of("127.0.0.2") == {"127.0.0.2", "127.0.0.1", "::1", "localhost"}
+    assert names_of("0.0.0.0") is None
 
 
 def test_a_taken_port_is_named() -> None:

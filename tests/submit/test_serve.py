@@ -19,12 +19,12 @@ import ray
 from safetensors.torch import save_file
 
 from syn2co_ray.evaluate.weights import load_backbone
-from syn2co_ray.spec.errors import ResourceError, Syn2coError
+from syn2co_ray.spec.errors import ResourceError, SpecError, Syn2coError
 from syn2co_ray.spec.serving import ServeSpec, serve_spec
 from syn2co_ray.spec.source import ObjectStoreSpec
 from syn2co_ray.spec.weights import WeightsSpec
 from syn2co_ray.submit.cluster import Cluster
-from syn2co_ray.submit.serve import check_installed, with_room
+from syn2co_ray.submit.serve import check_head_listens, check_installed, with_room
 
 WEIGHTS = WeightsSpec(random_seed=0, backbone="resnet18", image_size=32)
 
@@ -44,6 +44,8 @@ def test_a_gpu_is_taken_where_there_is_one() -> None:
     assert with_room(spec(), Cluster(2.0, (0.0,), True)).replicas.gpus_each == 0.0
     assert with_room(spec(), Cluster(2.0, (0.0, 1.0), True)).replicas.gpus_each == 1.0
     assert with_room(spec(replicas={"gpus_each": 0.5}), Cluster(2.0, (1.0,), True)).replicas.gpus_each == 0.5
+    halves = spec(replicas={"min": 2, "max": 2, "cpus_each": 0.1})
+    assert with_room(halves, Cluster(2.0, (0.5, 1.0, 0.5), True)).replicas.gpus_each == 0.0
 
 
 @pytest.mark.parametrize(
@@ -54,12 +56,32 @@ def test_a_gpu_is_taken_where_there_is_one() -> None:
             {"replicas": {"min": 2, "max": 2}, "neighbours": "x"},
             "3 CPUs for 2 replicas and the search; allowed: 2",
         ),
-        ({"replicas": {"gpus_each": 1.0}}, "1 GPUs for 1 replicas; allowed: 0"),
+        (
+            {"replicas": {"gpus_each": 2.0}},
+            r"1 replicas of 2 GPUs; allowed: 2 GPUs \(1 \+ 1 on its nodes\)",
+        ),
+        (
+            {"replicas": {"min": 3, "max": 3, "cpus_each": 0.1, "gpus_each": 0.6}},
+            "3 replicas of 0.6 GPUs; allowed: 2 GPUs",
+        ),
     ],
 )
 def test_what_can_never_be_scheduled_is_refused(values: dict[str, object], words: str) -> None:
     with pytest.raises(ResourceError, match=words):
-        with_room(spec(**values), Cluster(2.0, (0.0,), True))
+        with_room(spec(**values), Cluster(2.0, (1.0, 1.0), True))
+
+
+def test_tenths_of_a_cpu_add_up() -> None:
+    with_room(spec(replicas={"min": 3, "max": 3, "cpus_each": 0.1}), Cluster(0.3, (0.0,), True))
+
+
+@pytest.mark.ray
+def test_a_port_that_is_taken_on_the_head_is_named(ray_cluster: Cluster) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(SpecError, match=f"--port: on the cluster's head, 127.0.0.1:{port}: .*in use"):
+            check_head_listens("127.0.0.1", port)
+    check_head_listens("127.0.0.1", port)
 
 
 def until_it_says(process: subprocess.Popen[str], words: str) -> str:
@@ -88,6 +110,9 @@ def test_ctrl_c_answers_what_is_in_flight_and_ends_with_0(tmp_path: Path) -> Non
         start_new_session=True,
     )
     try:
+        until_it_says(process, "weights:")
+        # Replicas are sent what was loaded: files may go, as old checkpoints of a run do.
+        (tmp_path / "net.safetensors").unlink()
         assert f"http://127.0.0.1:{port}/" in until_it_says(process, "listening")
         with socket.create_connection(("127.0.0.1", port), timeout=120) as half_sent:
             head = (
