@@ -70,12 +70,14 @@ def read_embedding_rows(store: Store) -> EmbeddingRows:
         StorageError: the place cannot be read.
     """
     folder, files, _ = _files(store)
-    shapes = {file: _read(folder, file, _shape) for file in files}
-    for file, (_, width) in shapes.items():
+    shapes: dict[str, tuple[int, int]] = {}
+    for file in files:
+        rows, width = _read(folder, file, _shape)
         if width is None:
             where, step = folder.child(file).uri, "name the prefix of embeddings alone"
             raise DataError(where, _NO_COLUMNS, "both", step)
-    widths = {width for rows, width in shapes.values() if rows and width is not None}
+        shapes[file] = rows, width
+    widths = {width for rows, width in shapes.values() if rows}
     if len(widths) != 1:
         got = f"embeddings of {' and '.join(map(str, sorted(widths)))} numbers" if widths else "no embedding"
         raise DataError(folder.uri, got, "embeddings of one size", "name what one network made")

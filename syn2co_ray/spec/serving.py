@@ -32,7 +32,7 @@ class ServeSpec(Section):
     """A backbone behind an HTTP address."""
 
     weights: WeightsSpec
-    """The network; its step is pinned, so that all replicas hold the same tensors."""
+    """The network; it is loaded once, and replicas are sent its tensors."""
     neighbours: str | None = None
     """Folder of a finished job of kind embed, or prefix of Parquet files with columns `key` and `embedding`,
     made with the same weights."""

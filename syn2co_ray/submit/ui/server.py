@@ -70,7 +70,7 @@ def serve(
     """
     token = os.environ.get(TOKEN_VARIABLE) or None
     check_address(host, token, TOKEN_VARIABLE, port)
-    hosts = LOOPBACK_NAMES if is_loopback(host) else None
+    hosts = LOOPBACK_NAMES | {host} if is_loopback(host) else None
     app = ui_app(uris, options, hosts, token)
     try:
         import uvicorn
