@@ -54,6 +54,20 @@ def test_losses_in_training_and_objects_with_masks_after_it(tmp_path: Path, neck
     assert save({name: tensor.contiguous() for name, tensor in detector.state_dict().items()})
 
 
+def test_bf16_in_the_body_leaves_heads_and_anchors_in_float32(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path)
+    detector = build_detector(tiny_vit(), 2, spec, 0).train()
+    images = torch.randint(0, 256, (2, 3, 96, 96), dtype=torch.uint8)
+    thing = {"boxes": torch.tensor([[10.0, 10, 40, 40]]), "labels": torch.tensor([2])}
+    exact = detector(images, [thing, thing], [0, 1])
+    detector.body_dtype = torch.bfloat16
+    rounded = detector(images, [thing, thing], [0, 1])
+    assert {loss.dtype for loss in rounded.values()} == {torch.float32}
+    assert any(not torch.equal(rounded[name], exact[name]) for name in exact)
+    for name in ("loss_objectness", "loss_classifier"):
+        assert rounded[name].item() == pytest.approx(exact[name].item(), rel=0.05)
+
+
 def test_heads_come_from_the_seed_and_the_backbone_stays_as_it_is(tmp_path: Path) -> None:
     spec, network = spec_of(tmp_path), tiny_vit()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
