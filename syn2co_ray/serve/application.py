@@ -226,6 +226,7 @@ def application(served: Served) -> serve.Application:
     gpus = spec.replicas.gpus_each
     if gpus is None:
         raise ValueError("replicas.gpus_each must be decided before")
+    requests_each = spec.queue_images_max + OTHER_REQUESTS
     images = serve.deployment(
         ray_actor_options={"num_cpus": spec.replicas.cpus_each, "num_gpus": gpus},
         autoscaling_config=AutoscalingConfig(
@@ -233,9 +234,11 @@ def application(served: Served) -> serve.Application:
             max_replicas=spec.replicas.max,
             target_ongoing_requests=spec.images_per_batch_max,
         ),
-        max_ongoing_requests=spec.queue_images_max + OTHER_REQUESTS,
-        # Replicas answer 429 themselves; this is for requests that none of them has room to refuse.
-        max_queued_requests=spec.queue_images_max,
+        max_ongoing_requests=requests_each,
+        # Replicas answer 429 themselves; this is for requests that none of them has room to refuse. The proxy
+        # counts a request as queued while it looks for a replica, so a burst that they can all take, with a
+        # question for health after it, must fit.
+        max_queued_requests=spec.replicas.max * requests_each,
         backpressure_config=BackpressureConfig(status_code=503, retry_after_s=1),
         max_constructor_retry_count=2,
         **drain,

@@ -11,13 +11,12 @@ from ..data.prepare import run_prepare
 from ..spec.embed import EmbedSpec
 from ..spec.identity import run_name
 from ..storage.run_layout import PROVENANCE_FILE, REPORT_FILE
-from ..train.run_folder import open_run
 from .cluster import connected
-from .export import check_same_weights
 from .progress import Progress
 from .provenance import provenance
 from .resources import check_actors
 from .stop_signals import StopSignals
+from .weights_folder import weights_and_folder
 
 
 def run_embed(job: EmbedSpec, console: Console, *, debug: bool = False) -> dict[str, Any]:
@@ -36,16 +35,10 @@ def run_embed(job: EmbedSpec, console: Console, *, debug: bool = False) -> dict[
         progress.log(f"embedding {run_name(job)}")
         _check_extra(job)
         run_prepare(job.prepare, job.object_store, progress.log)
-        from ..evaluate.weights import load_backbone
         from .embed_results import finished
         from .embedding_shards import EmbeddingShards
 
-        source = load_backbone(job.weights, job.object_store)
-        progress.log(f"weights: {source.source} (digest {source.digest[:12]})")
-        for note in source.notes:
-            progress.log(note)
-        run = open_run(job)
-        check_same_weights(run, source.digest, source.source)
+        source, run = weights_and_folder(job, progress.log)
         indexes = tuple(build_index(images, job.object_store) for images in job.sources)
         if run.read_json(PROVENANCE_FILE) is None:
             weights = {"source": source.source, "digest": source.digest}

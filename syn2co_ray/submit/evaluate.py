@@ -15,16 +15,16 @@ from ..spec.evaluation import EvaluateJobSpec
 from ..spec.identity import resolved_yaml, run_name
 from ..storage import open_store, publish_bytes
 from ..storage.run_layout import PROVENANCE_FILE, REPORT_FILE, RESULTS_FILE
-from ..train.run_folder import RunFolder, open_run
+from ..train.run_folder import RunFolder
 from .cluster import connected
 from .detection import detection_pictures, run_detection
 from .evaluate_video import VideoPart, evaluation_pictures
 from .evaluation_features import EvaluationFeatures
-from .export import check_same_weights
 from .progress import Progress
 from .provenance import provenance
 from .resources import check_actors
 from .stop_signals import StopSignals
+from .weights_folder import weights_and_folder
 
 
 def run_evaluate(job: EvaluateJobSpec, console: Console, *, debug: bool = False) -> dict[str, Any]:
@@ -42,14 +42,7 @@ def run_evaluate(job: EvaluateJobSpec, console: Console, *, debug: bool = False)
         progress.log(f"evaluation {run_name(job)}")
         if job.data is not None:
             run_prepare(job.data.prepare, job.object_store, progress.log)
-        from ..evaluate.weights import load_backbone
-
-        source = load_backbone(job.weights, job.object_store)
-        progress.log(f"weights: {source.source} (digest {source.digest[:12]})")
-        for note in source.notes:
-            progress.log(note)
-        run = open_run(job)
-        check_same_weights(run, source.digest, source.source)
+        source, run = weights_and_folder(job, progress.log)
         results = run.read_json(RESULTS_FILE)
         if results is None:
             stop.listen()

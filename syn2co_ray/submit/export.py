@@ -12,14 +12,14 @@ from rich.console import Console
 
 from ..report.model_card import ExportedModel, Training, model_card
 from ..report.run_files import Provenance, Results
-from ..spec.errors import CheckpointError
 from ..spec.export import ExportSpec
 from ..spec.identity import resolved, run_name
 from ..storage import exists, publish_bytes, publish_file, read_bytes
 from ..storage.run_layout import CARD_FILE, PROVENANCE_FILE, RESULTS_FILE
-from ..train.run_folder import RunFolder, open_run
+from ..train.run_folder import RunFolder
 from .progress import Progress
 from .provenance import provenance
+from .weights_folder import weights_and_folder
 
 
 def run_export(job: ExportSpec, console: Console) -> dict[str, Any]:
@@ -34,15 +34,8 @@ def run_export(job: ExportSpec, console: Console) -> dict[str, Any]:
     """
     with Progress(console) as progress:
         progress.log(f"export {run_name(job)}")
-        from ..evaluate.weights import load_backbone
-
-        source = load_backbone(job.weights, job.object_store)
-        progress.log(f"weights: {source.source} (digest {source.digest[:12]})")
-        for note in source.notes:
-            progress.log(note)
-        run = open_run(job)
+        source, run = weights_and_folder(job, progress.log)
         finished = run.read_json(RESULTS_FILE)
-        check_same_weights(run, source.digest, source.source)
         if finished is None:
             finished = _export(job, source, run, progress)
         for form, about in finished["forms"].items():
@@ -52,22 +45,6 @@ def run_export(job: ExportSpec, console: Console) -> dict[str, Any]:
             )
         progress.log(f"exported: {run.store.uri}")
         return finished
-
-
-def check_same_weights(run: RunFolder, digest: str, source: str) -> None:
-    """A folder belongs to one network: a run that has trained on since is another one.
-
-    Raises:
-        CheckpointError: the folder was begun with other weights.
-    """
-    begun = run.read_json(PROVENANCE_FILE)
-    if begun is not None and begun["weights"]["digest"] != digest:
-        raise CheckpointError(
-            run.store.uri,
-            f"holds what was made of {begun['weights']['source']}, and the weights are now {source}",
-            "the same weights",
-            "say which in weights.step, or give the job another name",
-        )
 
 
 def _export(job: ExportSpec, source: Any, run: RunFolder, progress: Progress) -> dict[str, Any]:

@@ -9,12 +9,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from tests.submit.test_detection import job_text
 
-from .test_run import RUN_TIMEOUT_S, start, stopped
+from .test_run import RUN_TIMEOUT_S, start, stopped, workers_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
@@ -60,13 +59,8 @@ def test_stopped_and_killed_it_ends_as_if_it_had_not_been(tmp_path: Path) -> Non
     second.wait()
     third = start(job, *LONG, training=False)
     until_checkpoint(third, tmp_path, 40)
-    workers = [
-        process
-        for process in psutil.Process(third.pid).children(recursive=True)
-        if "RayTrainWorker" in " ".join(process.cmdline())
-    ]
-    assert len(workers) == 2
-    workers[1].kill()
+    _, second_worker = workers_of(third)
+    second_worker.kill()
     out, _ = third.communicate(timeout=RUN_TIMEOUT_S)
     assert third.returncode == 0, out
     assert "restarted at step" in out

@@ -42,6 +42,12 @@ def start(
     )
 
 
+def workers_of(run: subprocess.Popen[str]) -> list[psutil.Process]:
+    """Ray Train's processes of a run under way."""
+    children = psutil.Process(run.pid).children(recursive=True)
+    return [process for process in children if "RayTrainWorker" in " ".join(process.cmdline())]
+
+
 def only_run(folder: Path) -> Path:
     (run,) = (folder / "runs").glob("tiny-*")
     return run
@@ -180,13 +186,8 @@ def test_a_killed_worker_costs_no_more_than_the_steps_since_the_checkpoint(tmp_p
     for line in first.stdout:
         lines.append(line)
         if line.startswith("epoch 1/60") and not killed:
-            workers = [
-                process
-                for process in psutil.Process(first.pid).children(recursive=True)
-                if "RayTrainWorker" in " ".join(process.cmdline())
-            ]
-            assert len(workers) == 2
-            workers[1].kill()
+            _, second_worker = workers_of(first)
+            second_worker.kill()
             killed = True
     assert first.wait(RUN_TIMEOUT_S) == 0, "".join(lines)
     run = only_run(tmp_path)

@@ -93,6 +93,8 @@ def test_a_job_ends_in_figures_a_sheet_and_a_page(tmp_path: Path, ray_cluster: A
 def test_more_workers_than_images_a_step_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"detection.workers: 3 workers for 2 images a step"):
         job(tmp_path, "detection.workers=3")
+    with pytest.raises(SpecError, match=r"detection.workers.gpus_each: 0.5 with 2 workers"):
+        job(tmp_path, "detection.workers={min: 2, max: 2, gpus_each: 0.5}")
 
 
 def test_workers_that_the_cluster_cannot_hold_are_refused(tmp_path: Path) -> None:

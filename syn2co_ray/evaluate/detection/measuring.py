@@ -20,7 +20,7 @@ from .images import Unreadable
 from .masks import coco_library, pixels_of
 from .network import build_detector
 from .sheet import Drawn, detection_sheet
-from .training import check_readable, train_detector
+from .training import DetectorTraining, check_readable
 
 SHEET_IMAGES = 8
 SHEET_SCORE_MIN = 0.5
@@ -79,7 +79,7 @@ def measure_detector(
     detector = build_detector(backbone, len(train.categories), spec, seed).to(ranks.device)
     if spec.precision == "bf16" or (spec.precision == "auto" and ranks.device.type == "cuda"):
         detector.body_dtype = torch.bfloat16
-    done = train_detector(detector, train, spec, seed, ranks, place, identity)
+    done = DetectorTraining(detector, train, spec, seed, ranks, place, identity).run()
     trained_s = time.perf_counter() - started
     parts = ranks.collected(list(find_objects(detector, held_out, spec, ranks)))
     if parts is None:

@@ -46,36 +46,9 @@ class Progressed:
     """File -> why it was left out."""
 
 
-def train_detector(
-    detector: Detector,
-    images: AnnotatedSet,
-    spec: DetectionSpec,
-    seed: int,
-    ranks: TrainContext,
-    place: Store,
-    identity: str,
-) -> Progressed:
-    """Train in place, from the newest checkpoint in `place` where there is one; leaves one at the end.
+class DetectorTraining:
+    """Trains in place, from the newest checkpoint where there is one; leaves one at the end."""
 
-    Args:
-        detector: on the rank's device.
-        images: what it learns from.
-        spec: steps and rates.
-        seed: decides order, views and samples.
-        ranks: all that train; the first is shown the steps, and its wishes are heeded.
-        place: folder that gets `checkpoints/`.
-        identity: a checkpoint of another one is refused.
-
-    Raises:
-        Stopped: asked to, after a checkpoint.
-        TrainingError: the loss is not finite.
-        DataError: too many images cannot be decoded.
-        CheckpointError: the newest checkpoint is of another job.
-    """
-    return _Training(detector, images, spec, seed, ranks, place, identity).run()
-
-
-class _Training:
     def __init__(
         self,
         detector: Detector,
@@ -86,6 +59,17 @@ class _Training:
         place: Store,
         identity: str,
     ) -> None:
+        """Prepare it; `run` does it.
+
+        Args:
+            detector: on the rank's device.
+            images: what it learns from.
+            spec: steps and rates.
+            seed: decides order, views and samples.
+            ranks: all that train; the first is shown the steps, and its wishes are heeded.
+            place: folder that gets `checkpoints/`.
+            identity: a checkpoint of another one is refused.
+        """
         if ranks.world_size > 1:
             replace_batch_norm(detector, "weights.backbone")
         self.detector, self.images, self.spec, self.seed = detector, images, spec, seed
@@ -94,9 +78,17 @@ class _Training:
         self.per_epoch = math.ceil(len(images.images) / spec.images_per_step)
         self.now = Progressed(total=spec.epochs * self.per_epoch)
         self.saved_at: int | None = None
-        self.seen = {"steps": 0.0, "images": 0.0, "step_seconds": 0.0, "data_wait_seconds": 0.0}
+        self.totals = {"steps": 0.0, "images": 0.0, "step_seconds": 0.0, "data_wait_seconds": 0.0}
 
     def run(self) -> Progressed:
+        """All steps that are left.
+
+        Raises:
+            Stopped: asked to, after a checkpoint.
+            TrainingError: the loss is not finite.
+            DataError: too many images cannot be decoded.
+            CheckpointError: the newest checkpoint is of another job.
+        """
         self._resume()
         self.detector.train()
         mine = (own_part(group, self.ranks) for group in self._plan())
@@ -199,7 +191,7 @@ class _Training:
             len(self.images.images) - (self.now.step - 1) % self.per_epoch * self.spec.images_per_step,
         )
         done = {"steps": 1, "images": images, "step_seconds": step_s, "data_wait_seconds": waited_s}
-        self.seen = {name: total + done[name] for name, total in self.seen.items()}
+        self.totals = {name: total + done[name] for name, total in self.totals.items()}
         self.ranks.show(
             {
                 "step": self.now.step,
@@ -214,7 +206,7 @@ class _Training:
                 "data_wait_share": waited_s / step_s,
                 "skipped": False,
                 "workers": self.ranks.world_size,
-                "totals": self.seen,
+                "totals": self.totals,
                 "newest_stats": {},
             }
         )

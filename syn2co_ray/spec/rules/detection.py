@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from ..detection import AnnotatedImagesSpec, DetectionSpec
 from ..errors import Fault
 from .registry import rule
-from .training import pool_faults
+from .training import gpu_faults_of_workers, pool_faults
 
 
 @rule
@@ -22,6 +22,7 @@ def detection_sets_fit(detection: DetectionSpec | None) -> Iterator[Fault]:
         got = f"{held_out.image_set or held_out.annotations}, as detection.train"
         yield Fault("detection.eval", got, "images that are not learned from", "name the held-out split")
     yield from pool_faults("detection.workers", detection.workers)
+    yield from gpu_faults_of_workers("detection.workers", detection.workers)
     if detection.workers.min > detection.images_per_step:
         got = f"{detection.workers.min} workers for {detection.images_per_step} images a step"
         yield Fault("detection.workers", got, "at least one image each", "lower it")

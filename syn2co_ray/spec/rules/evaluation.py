@@ -24,6 +24,7 @@ from .registry import rule
 
 @rule
 def something_is_measured(
+    data: EvaluationDataSpec | None,
     knn: NeighboursSpec | None,
     linear: LinearSpec | None,
     linear_augmented: LinearAugmentedSpec | None,
@@ -37,49 +38,7 @@ def something_is_measured(
     video_segmentation: VideoSegmentationSpec | None,
     detection: DetectionSpec | None,
 ) -> Iterator[Fault]:
-    more = (
-        linear_augmented,
-        few_shot,
-        label_shares,
-        fine_tune,
-        retrieval,
-        landmarks,
-        robustness,
-        statistics,
-        video_segmentation,
-        detection,
-    )
-    if not any((knn, linear, *more)):
-        yield Fault("knn", "null, and so is everything else", "at least one protocol", "leave knn out")
-    if robustness is not None and knn is None and linear is None:
-        yield Fault("robustness", "given without knn and linear", "with one of them", "leave knn out")
-    for name, values in (
-        ("knn.neighbours", knn.neighbours if knn else ()),
-        ("few_shot.shots", few_shot.shots if few_shot else ()),
-    ):
-        for number, value in enumerate(values):
-            if value < 1:
-                yield Fault(f"{name}.{number}", f"{value}", "1 or more", "raise it")
-
-
-@rule
-def labelled_images_are_there(
-    data: EvaluationDataSpec | None,
-    knn: NeighboursSpec | None,
-    linear: LinearSpec | None,
-    linear_augmented: LinearAugmentedSpec | None,
-    few_shot: FewShotSpec | None,
-    label_shares: LabelSharesSpec | None,
-    fine_tune: FineTuneSpec | None,
-    retrieval: bool | None,
-    landmarks: LandmarksSpec | None,
-    robustness: RobustnessSpec | None,
-    statistics: StatisticsSpec | None,
-    video_segmentation: VideoSegmentationSpec | None,
-) -> Iterator[Fault]:
-    if data is not None:
-        return
-    asked = {
+    on_features = {
         "knn": knn,
         "linear": linear,
         "linear_augmented": linear_augmented,
@@ -92,9 +51,21 @@ def labelled_images_are_there(
         "statistics": statistics,
         "video_segmentation": video_segmentation,
     }
-    if needing := [name for name, section in asked.items() if section]:
+    asked = [name for name, section in on_features.items() if section]
+    if not asked and detection is None:
+        yield Fault("knn", "null, and so is everything else", "at least one protocol", "leave knn out")
+    if asked and data is None:
         step = "add data.eval and data.eval_bank, or set these to null"
-        yield Fault("data", f"missing, and needed by {', '.join(needing)}", "labelled images", step)
+        yield Fault("data", f"missing, and needed by {', '.join(asked)}", "labelled images", step)
+    if robustness is not None and knn is None and linear is None:
+        yield Fault("robustness", "given without knn and linear", "with one of them", "leave knn out")
+    for name, values in (
+        ("knn.neighbours", knn.neighbours if knn else ()),
+        ("few_shot.shots", few_shot.shots if few_shot else ()),
+    ):
+        for number, value in enumerate(values):
+            if value < 1:
+                yield Fault(f"{name}.{number}", f"{value}", "1 or more", "raise it")
 
 
 @rule

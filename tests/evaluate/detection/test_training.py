@@ -11,7 +11,7 @@ import torch
 from syn2co_ray.evaluate.detection.network import build_detector
 from syn2co_ray.evaluate.detection.ranks import Stopped
 from syn2co_ray.evaluate.detection.sets import read_sets
-from syn2co_ray.evaluate.detection.training import Progressed, rate_at, train_detector
+from syn2co_ray.evaluate.detection.training import DetectorTraining, Progressed, rate_at
 from syn2co_ray.methods.backbones import build_backbone
 from syn2co_ray.methods.draws import seeded_initialisation
 from syn2co_ray.spec.errors import CheckpointError, DataError, TrainingError
@@ -52,7 +52,7 @@ class Job:
     def run_as(self, ranks: TrainContext, place: str, identity: str = "x") -> tuple[Any, Progressed]:
         detector = build_detector(self.network(), 2, self.spec, 0)
         store = open_store(str(self.folder / place), STORE)
-        done = train_detector(detector, self.train, self.spec, 7, ranks, store, identity)
+        done = DetectorTraining(detector, self.train, self.spec, 7, ranks, store, identity).run()
         return detector.state_dict(), done
 
 
