@@ -66,10 +66,11 @@ def classes_of(bank: FeatureSet, queries: FeatureSet) -> tuple[Classes, list[str
 def duplicates(bank: FeatureSet, queries: FeatureSet, trained_on: Iterable[bytes]) -> dict[str, int]:
     """Evaluation images that stand byte for byte elsewhere: name of the place -> how many."""
     asked = Counter(queries.contents)
+    seen = {content for content in trained_on if content in asked}
     return {
         "data.eval, more than once": sum(count - 1 for count in asked.values()),
         "data.eval_bank": sum(asked[content] for content in set(bank.contents)),
-        "data.trained_on": sum(asked[content] for content in asked.keys() & set(trained_on)),
+        "what the weights were trained on": sum(asked[content] for content in seen),
     }
 
 

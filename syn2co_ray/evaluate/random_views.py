@@ -36,7 +36,7 @@ def random_views(
     maker = ViewMaker(_recipe(spec, labelled.image_size), seed, "cpu")
     fragments = np.repeat(np.arange(index.num_fragments), index.fragment_rows)
     rows = np.concatenate([np.arange(count) for count in index.fragment_rows])
-    order = sorted(range(len(rows)), key=lambda place: _draw(seed, place))[: spec.images]
+    order = drawn_places(len(rows), spec.images, seed)
     parts = []
     for start in range(0, len(order), IMAGES_PER_BATCH):
         images, keys = [], []
@@ -54,6 +54,11 @@ def random_views(
     if len(found) < 2:
         raise DataError("statistics", f"{len(found)} readable images", "two or more", "check data.eval")
     return found
+
+
+def drawn_places(total: int, count: int, seed: int) -> list[int]:
+    """Up to `count` of the places below `total`, by a hash of seed and place: sources are often sorted."""
+    return sorted(range(total), key=lambda place: _draw(seed, place))[:count]
 
 
 def _recipe(spec: StatisticsSpec, image_size: int) -> AugmentSpec:

@@ -38,7 +38,7 @@ class EvaluationDataSpec(Section):
     """Labelled images that k-NN, the linear probes and fine-tuning learn from."""
     trained_on: list[SourceSpec] = Field(default=[])
     """Sources the weights were trained on, labels or not: evaluation images that are in there too, byte for
-    byte, are counted."""
+    byte, are counted. Those of a run's own job are known, and need naming above 100,000 images only."""
     prepare: list[PrepareStep] = Field(default=[], json_schema_extra=EXECUTION_ONLY)
     """Data sets to write before; a step whose output is whole is skipped."""
     image_pixels_max: int = Field(default=100_000_000, ge=1)

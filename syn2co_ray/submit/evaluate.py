@@ -13,13 +13,14 @@ from ..report.detection_tables import detection_lines, with_headlines
 from ..report.table import result_lines
 from ..spec.evaluation import EvaluateJobSpec
 from ..spec.identity import resolved_yaml, run_name
-from ..storage import open_store, publish_bytes
+from ..storage import publish_bytes
 from ..storage.run_layout import PROVENANCE_FILE, REPORT_FILE, RESULTS_FILE
 from ..train.run_folder import RunFolder
 from .cluster import connected
 from .detection import detection_pictures, run_detection
 from .evaluate_video import VideoPart, evaluation_pictures
 from .evaluation_features import EvaluationFeatures
+from .leaks import TrainingImages
 from .progress import Progress
 from .provenance import provenance
 from .resources import check_actors
@@ -75,6 +76,7 @@ def _results(
     debug: bool,
 ) -> dict[str, Any]:
     """Content of results.json: features' figures where there is `data`, and those of detection."""
+    started = time.perf_counter()
     if job.data is not None:
         features = EvaluationFeatures(job, source, run, progress.log, stop.asked.is_set)
         if job.actors is not None:
@@ -97,12 +99,10 @@ def _results(
         if run.read_json(PROVENANCE_FILE) is None:
             run.write_json(PROVENANCE_FILE, {**provenance(job, ()), "weights": _about(source)})
     if job.detection is not None:
-        started = time.perf_counter()
         found, warnings = run_detection(job, run, progress, stop, debug=debug)
         results = {**results, "detection": found, "warnings": [*results["warnings"], *warnings]}
         results["rows"] = with_headlines(results["rows"], found)
-        results["wall_s"] = results.get("wall_s", 0.0) + time.perf_counter() - started
-    return results
+    return {**results, "wall_s": time.perf_counter() - started}
 
 
 def _about(source: Any) -> dict[str, Any]:
@@ -127,7 +127,7 @@ class _Measuring:
     def results(self) -> dict[str, Any]:
         from ..evaluate.measures import classes_of, duplicates, figures, robustness
 
-        job, started = self.job, time.perf_counter()
+        job = self.job
         check_labelled(self.bank, "data.eval_bank")
         check_labelled(self.queries, "data.eval")
         networks = self.features.networks()
@@ -141,13 +141,14 @@ class _Measuring:
         bank, queries = sets[networks[0].name]
         classes, notes = classes_of(bank, queries)
         self.features.warnings += notes
-        found = duplicates(bank, queries, self.features.trained_on())
+        trained_on = TrainingImages(job, self.source, self.features.stop_if_asked)
+        found = duplicates(bank, queries, trained_on.contents())
         for place, count in found.items():
             if count:
                 self.features.warnings.append(
                     f"{count} of {len(queries.keys)} images of data.eval also stand in {place}"
                 )
-        self.features.warnings += self._sources_not_looked_at()
+        self.features.warnings += trained_on.warnings
         rows = []
         for network in networks:
             rows.append(figures(job, network.name, *sets[network.name], classes, self.device))
@@ -179,7 +180,6 @@ class _Measuring:
             "duplicates": found,
             "warnings": self.features.warnings,
             "device": str(self.device),
-            "wall_s": time.perf_counter() - started,
         }
 
     def _landmarks(self, network: Any) -> dict[str, Any]:
@@ -214,26 +214,14 @@ class _Measuring:
                 if network.backbone is not None:
                     row |= probes.measure(network, bank, queries, classes)
 
-    def _sources_not_looked_at(self) -> list[str]:
-        """Sources of the run that was trained which nobody has named: a leak from there would go unseen."""
-        if self.source.job is None:
-            return []
-        data, options = self.data, self.job.object_store
-        named = {open_store(source.uri, options).uri for source in (data.eval_bank, *data.trained_on)}
-        return [
-            f"{source.uri}, which the weights were trained on, was not searched for images of data.eval: "
-            "name it in data.trained_on"
-            for source in self.source.job.data.train
-            if open_store(source.uri, options).uri not in named
-        ]
-
     def _statistics(self, network: Any, queries: Any) -> dict[str, float]:
         from ..evaluate import statistics
-        from ..evaluate.random_views import random_views
+        from ..evaluate.random_views import drawn_places, random_views
 
-        assert self.job.statistics is not None
-        features = queries.features[: self.job.statistics.images]
-        views = random_views(self.queries, self.job.statistics, network.embed, self.device, self.job.seed)
+        spec, seed = self.job.statistics, self.job.seed
+        assert spec is not None
+        features = queries.features[drawn_places(len(queries.features), spec.images, seed)]
+        views = random_views(self.queries, spec, network.embed, self.device, seed)
         return {
             "rankme": statistics.rankme(features),
             "uniformity": statistics.uniformity(features),

@@ -6,7 +6,6 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ..data.index import build_index
 from ..evaluate.labelled import LabelledSet
 from ..spec.base import Pool
 from ..spec.errors import DataError, RunInterrupted
@@ -96,8 +95,7 @@ class EvaluationFeatures:
         assignment = Assignment(folder, tuple(tasks), tuple(networks))
         for _ in made_by_actors(assignment, missing, actors, progress, self.should_stop):
             pass
-        if self.should_stop():
-            raise self.stopped()
+        self.stop_if_asked()
 
     def of(self, images: LabelledSet, network: Any, view: Any = None) -> Any:
         """Features of all images (`FeatureSet`), those that are missing made now.
@@ -142,12 +140,14 @@ class EvaluationFeatures:
                 alter = functools.partial(_corrupted_view, corrupt, name, severity, self.job.seed)
                 yield name, severity, View(f"{name} {severity} seed {self.job.seed}", alter)
 
-    def trained_on(self) -> Iterator[bytes]:
-        """Contents of the images that the job says the weights have seen."""
-        from ..evaluate.feature_shards import contents_of
+    def stop_if_asked(self) -> None:
+        """Between two images or shards.
 
-        for images in self.data.trained_on:
-            yield from contents_of(build_index(images, self.job.object_store), self.job.object_store)
+        Raises:
+            RunInterrupted: asked to stop.
+        """
+        if self.should_stop():
+            raise self.stopped()
 
     def stopped(self) -> RunInterrupted:
         """The error that says so."""

@@ -16,13 +16,14 @@ from ..spec.identity import resolved
 from ..spec.job import JobSpec
 from ..spec.load import load_text
 from .probe import PACKAGE
+from .reach import URIS_OF
 
 JOB_FILE = "job.yaml"
 ENDED = "ended with exit code "
 """Last line of a job's log: Ray keeps no exit code of a job that it was asked to stop."""
 INSTALL_TIMEOUT_S = 1800
 """Ray's own ten minutes are short for torch with CUDA, once a node."""
-PLACES = frozenset({"storage", "uri", "into", "run"})
+PLACES = frozenset({"storage", "into"}.union(*URIS_OF.values())) - {"image_set"}
 """Keys that always name a place."""
 PLACES_OR_NAMES = frozenset({"source", "lora", "weights"})
 """Keys that may name a folder, and may name something else."""
@@ -48,14 +49,17 @@ def _made_absolute(value: Any, where: str) -> Iterator[str]:
         at = f"{where}.{key}" if where else str(key)
         if isinstance(item, dict | list):
             yield from _made_absolute(item, at)
-        elif isinstance(item, str) and _is_relative_place(str(key), item):
+        elif isinstance(item, str) and _is_relative_place(str(key), item, value):
             value[key] = os.path.abspath(os.path.expanduser(item))
             yield at
 
 
-def _is_relative_place(key: str, text: str) -> bool:
+def _is_relative_place(key: str, text: str, beside: Any) -> bool:
     if "://" in text or os.path.isabs(text):
         return False
+    if key == "image_set":
+        # Of annotated images a file; of videos a name below their folder.
+        return "annotations" in beside
     return key in PLACES or (key in PLACES_OR_NAMES and Path(text).exists())
 
 

@@ -119,5 +119,5 @@ def test_images_that_stand_elsewhere_are_counted_by_content():
     assert duplicates(bank, queries, iter([b"9", b"7"])) == {
         "data.eval, more than once": 1,
         "data.eval_bank": 2,
-        "data.trained_on": 2,
+        "what the weights were trained on": 2,
     }

@@ -19,7 +19,7 @@ from syn2co_ray.evaluate.shard_files import embeddings_of
 from syn2co_ray.spec.errors import CheckpointError, DataError, RunInterrupted
 from syn2co_ray.spec.identity import run_name
 from syn2co_ray.spec.load import load_text
-from syn2co_ray.submit import evaluate
+from syn2co_ray.submit import evaluate, leaks
 from syn2co_ray.submit.evaluate import run_evaluate
 from syn2co_ray.train.context import TrainContext
 
@@ -147,7 +147,7 @@ def test_everything_at_once_ends_in_one_page(trained: Any, tmp_path: Path) -> No
     assert results["duplicates"] == {
         "data.eval, more than once": 0,
         "data.eval_bank": 0,
-        "data.trained_on": 0,
+        "what the weights were trained on": 0,
     }
     folder = tmp_path / run_name(spec)
     assert json.loads((folder / "results.json").read_text()) == results
@@ -197,12 +197,27 @@ def test_evaluation_images_that_were_trained_on_are_counted_and_said(trained: An
     assert results["duplicates"]["data.eval_bank"] == count
     assert f"warning: {count} of {count} images of data.eval also stand in data.eval_bank" in text
     assert results["rows"][0]["knn_top1_percent"]["1"] == 100.0
-    source = data.train[0].uri
-    assert f"warning: {source}, which the weights were trained on, was not searched for images" in text
+    assert results["duplicates"]["what the weights were trained on"] == 0
     trained_on = [f"data.trained_on=[{{uri: {leaked}}}]", "name=other"]
     results, text = said(job(trained, tmp_path, *trained_on, *options))
-    assert results["duplicates"]["data.trained_on"] == count
+    assert results["duplicates"]["what the weights were trained on"] == count
     assert "was not searched" not in text
+
+
+def test_images_of_the_weights_own_run_are_looked_for(
+    trained: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = trained[1].job.data
+    options = ["linear=null", "baselines=false", f"data.eval_bank.uri={data.eval.uri}"]
+    on_its_own = job(trained, tmp_path, f"data.eval.uri={data.train[0].uri}", *options)
+    results, _ = said(on_its_own)
+    count = results["images"]["eval"]
+    assert results["duplicates"]["what the weights were trained on"] == count
+    monkeypatch.setattr(leaks, "IMAGES_UNASKED_MAX", count - 1)
+    results, text = said(job(trained, tmp_path, f"data.eval.uri={data.train[0].uri}", "name=large", *options))
+    assert results["duplicates"]["what the weights were trained on"] == 0
+    assert f"warning: {data.train[0].uri}, which the weights were trained on, was not searched" in text
+    assert f"its {count:,} images are read only if data.trained_on names it" in text
 
 
 def test_a_folder_belongs_to_one_network_and_bad_images_have_a_limit(trained: Any, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 import syn2co_ray
 from syn2co_ray.spec.errors import ClusterError
-from syn2co_ray.spec.identity import resolved_yaml, spec_hash
+from syn2co_ray.spec.identity import resolved, resolved_yaml, spec_hash
 from syn2co_ray.spec.load import load_job, load_text
 from syn2co_ray.submit.shipping import (
     ENDED,
@@ -19,6 +19,7 @@ from syn2co_ray.submit.shipping import (
 )
 from tests.train.local_run import tiny_job
 
+OF_IMAGES = ("annotations", "images", "image_set", "mask_folder")
 JOBS = Path(__file__).resolve().parents[2] / "jobs"
 
 
@@ -34,6 +35,30 @@ def test_relative_paths_of_a_pipeline_become_absolute_and_shipped_models_and_buc
     assert "package:digits_ddpm" in text
     assert {"steps.1.storage", "steps.0.into", "steps.1.data.train.0.uri"} <= set(changed)
     assert resolved_yaml(load_text(text)) == text
+
+
+def test_files_that_an_evaluation_names_become_absolute_and_names_below_a_folder_stay(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    detection = [f"detection.{split}.{key}=data/{split}" for split in ("train", "eval") for key in OF_IMAGES]
+    job = load_text(
+        """
+        kind: evaluate
+        name: named
+        weights: {file: w/model.safetensors, backbone: vit_tiny_patch16_224}
+        data: {eval: {uri: s3://b/eval}, eval_bank: {uri: s3://b/bank}}
+        landmarks: {images: {uri: photos}, ground_truth: truth/gnd.json}
+        video_segmentation: {uri: davis, image_set: ImageSets/2017/val.txt}
+        """,
+        detection,
+    )
+    values = resolved(with_absolute_paths(job)[0])
+    assert values["weights"]["file"] == f"{tmp_path}/w/model.safetensors"
+    assert values["landmarks"]["ground_truth"] == f"{tmp_path}/truth/gnd.json"
+    for split in ("train", "eval"):
+        for key in OF_IMAGES:
+            assert values["detection"][split][key] == f"{tmp_path}/data/{split}"
+    assert values["video_segmentation"]["uri"] == f"{tmp_path}/davis"
+    assert values["video_segmentation"]["image_set"] == "ImageSets/2017/val.txt"
 
 
 def test_absolute_and_remote_places_leave_a_job_as_it_is(tmp_path):

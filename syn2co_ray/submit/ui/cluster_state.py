@@ -60,7 +60,8 @@ def cluster_state() -> ClusterState | None:
         return _state(head, get_cluster_status(head, timeout=TIMEOUT_S))
     except Exception as error:
         # Whatever Ray's client raises, the other parts of the page are still of use.
-        return ClusterState(address, fault=str(error).strip().splitlines()[0] or type(error).__name__)
+        words = str(error).strip().splitlines() or [type(error).__name__]
+        return ClusterState(address, fault=words[0])
 
 
 def _state(address: str, status: Any) -> ClusterState:

@@ -20,6 +20,8 @@ from .storages import Seen
 
 UNDER_WAY_S = 900.0
 """A run that has no results and wrote nothing for so long may have died: it is called silent."""
+KINDS_WITHOUT_STEPS = frozenset({"evaluate", "embed", "export"})
+"""Their page is the one that they leave."""
 METRICS_BYTES_MAX = 200 * 2**20
 """More metrics than this are not read for a page."""
 
@@ -56,16 +58,22 @@ def summary(seen: Seen, now: float | None = None) -> Summary:
             Results.model_validate_json(read_bytes(store, RESULTS_FILE)) if RESULTS_FILE in files else None
         )
         metrics = list_level(store.child(METRICS_FOLDER))[0]
-        return _summary(seen, spec, results, metrics, now or time.time())
+        shards = _shards(store) if spec.get("kind") in KINDS_WITHOUT_STEPS and results is None else []
+        return _summary(seen, spec, results, metrics, shards, now or time.time())
     except (StorageError, ValueError) as error:
         words = str(error).splitlines()[0]
         return Summary(seen, seen.place.name, "", "", "", "unreadable", "", "", "", "", "", words)
 
 
 def _summary(
-    seen: Seen, spec: dict[str, Any], results: Results | None, metrics: list[FileInfo], now: float
+    seen: Seen,
+    spec: dict[str, Any],
+    results: Results | None,
+    metrics: list[FileInfo],
+    shards: list[FileInfo],
+    now: float,
 ) -> Summary:
-    measured_ns = max((file.modified_ns or 0 for file in metrics), default=0)
+    measured_ns = max((file.modified_ns or 0 for file in (*metrics, *shards)), default=0)
     written_s = max(seen.place.modified_ns, measured_ns) / 1e9
     told_ns = next((file.modified_ns or 0 for file in seen.place.files if file.path == RESULTS_FILE), 0)
     # A stopped run that was started again has results of before.
@@ -87,6 +95,11 @@ def _summary(
         step=f"k={k}" + (f", step {at_step:,}" if at_step is not None else "") if knn is not None else "",
         written=_ago(age_s) if age_s is not None else "",
     )
+
+
+def _shards(store: Store) -> list[FileInfo]:
+    """Files in the folders of a job that leaves no metrics: features, embeddings."""
+    return [file for folder in list_level(store)[1] for file in list_level(store.child(folder))[0]]
 
 
 def _status(results: Results | None, goes_on: bool, age_s: float | None) -> str:

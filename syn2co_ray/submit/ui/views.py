@@ -34,7 +34,16 @@ from .cluster_state import SHOWN_FOR_S, cluster_state
 from .guard import STORED_PAGE_POLICY
 from .sparkline import sparkline
 from .storages import Seen, Storages, bounded_bytes
-from .summaries import METRICS_BYTES_MAX, UNDER_WAY_S, Summary, live_curves, metrics_bytes, summary
+from .summaries import (
+    KINDS_WITHOUT_STEPS,
+    METRICS_BYTES_MAX,
+    UNDER_WAY_S,
+    LiveCurves,
+    Summary,
+    live_curves,
+    metrics_bytes,
+    summary,
+)
 
 REFRESH_S = 15
 RUNS_SHOWN_MAX, LIVE_SHOWN_MAX = 300, 6
@@ -210,7 +219,10 @@ class Views:
         """Loss, k-NN, and the newest loss in words."""
 
         def make() -> tuple[Markup, Markup, str]:
-            curves = live_curves(known.seen.place.store)
+            try:
+                curves = live_curves(known.seen.place.store)
+            except (StorageError, ValueError, TypeError):
+                curves = LiveCurves([], [])
             newest = f"{curves.loss[-1][1]:.4g} at step {curves.loss[-1][0]:,.0f}" if curves.loss else ""
             return sparkline(curves.loss, "loss"), sparkline(curves.knn, "k-NN"), newest
 
@@ -225,6 +237,10 @@ class Views:
                 raise HTTPException(413, "its metrics are too large for a page, and it has left no report")
             return self._with_navigation(stored.decode(errors="replace")), True
         files = load_run_files(store)
+        if files.spec.get("kind") in KINDS_WITHOUT_STEPS:
+            stored = bounded_bytes(store, "", REPORT_FILE)
+            if stored is not None:
+                return self._with_navigation(stored.decode(errors="replace")), True
         with _DRAWING:
             page = render_page(files, str(files.spec.get("name") or seen.place.name))
         return self._with_navigation(page), False

@@ -26,6 +26,17 @@ def test_a_head_that_is_not_there_is_said_so(monkeypatch: pytest.MonkeyPatch) ->
     assert "not asked" in state.fault
 
 
+def test_an_error_without_words_is_called_by_its_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    def silent(address: str) -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr("ray._private.services.canonicalize_bootstrap_address", silent)
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:6379")
+    state = cluster_state()
+    assert state is not None
+    assert state.fault == "TimeoutError"
+
+
 @pytest.mark.ray
 def test_nodes_are_listed_with_what_is_in_use(ray_cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     import ray

@@ -179,6 +179,30 @@ def test_a_run_with_too_many_metrics_shows_the_report_it_has_left(
     assert client.ask("/compare?run=0/without").status == 413
 
 
+def test_an_evaluation_shows_the_page_it_has_left(serve: Serve, tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "digits-probes")
+    run.write("spec.yaml", "kind: evaluate\nname: digits-probes")
+    run.write("results.json", {"status": "finished", "rows": [], "wall_s": 1.0})
+    run.write("report.html", "<html><body><main><h1>all protocols</h1></main></body></html>")
+    page = serve(str(tmp_path)).ask("/run/0/digits-probes").text
+    assert "all protocols" in page
+    assert "all runs</a>" in page
+    assert "images/s" not in page
+
+
+@pytest.mark.parametrize("damaged", ["[1]\n", '{"step": 1\n', '{"1": 2}\n'])
+def test_damaged_metrics_of_one_run_leave_the_list_readable(
+    serve: Serve, tmp_path: Path, damaged: str
+) -> None:
+    RunFolder(tmp_path / "whole").write_finished()
+    run = RunFolder(tmp_path / "damaged")
+    run.write("spec.yaml", "name: damaged")
+    run.write("metrics/steps-000000001.jsonl", damaged)
+    answer = serve(str(tmp_path)).ask("/")
+    assert answer.status == 200
+    assert "93.06" in answer.text
+
+
 @pytest.mark.object_store
 def test_a_storage_in_s3_is_shown_like_a_local_one(serve: Serve, storage: Path, s3_environment) -> None:
     uri = f"{s3_environment.make_bucket('ui-runs')}/runs"

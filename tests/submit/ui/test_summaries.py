@@ -61,6 +61,17 @@ def test_figures_come_from_the_results_else_from_the_newest_measurement(tmp_path
     assert (under_way.knn, under_way.linear, under_way.step) == ("79.50", "", "k=20, step 100")
 
 
+@pytest.mark.parametrize("kind", ["embed", "evaluate"])
+def test_a_job_without_metrics_is_under_way_while_it_writes_shards(tmp_path: Path, kind: str) -> None:
+    run, now = RunFolder(tmp_path / "run"), time.time()
+    run.write("spec.yaml", f"kind: {kind}\nname: run")
+    run.write("embeddings/shard-000000.parquet", b"")
+    written(run, now - 2 * UNDER_WAY_S)
+    assert summary_of(run, now).status == "silent"
+    written(run, now - 5.0, "embeddings/shard-000000.parquet")
+    assert summary_of(run, now).status == "under way"
+
+
 def test_a_run_that_cannot_be_understood_says_why(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
     run.write("spec.yaml", "- a list")
