@@ -44,6 +44,7 @@ def test_files_that_an_evaluation_names_become_absolute_and_names_below_a_folder
         """
         kind: evaluate
         name: named
+        storage: s3://b/runs
         weights: {file: w/model.safetensors, backbone: vit_tiny_patch16_224}
         data: {eval: {uri: s3://b/eval}, eval_bank: {uri: s3://b/bank}}
         landmarks: {images: {uri: photos}, ground_truth: truth/gnd.json}
