@@ -12,6 +12,7 @@ from ..spec.embed import EmbedSpec
 from ..spec.identity import run_name
 from ..storage.run_layout import PROVENANCE_FILE, REPORT_FILE
 from .cluster import connected
+from .driver_log import driver_log
 from .progress import Progress
 from .provenance import provenance
 from .resources import check_actors
@@ -28,7 +29,7 @@ def run_embed(job: EmbedSpec, console: Console, *, debug: bool = False) -> dict[
         RunInterrupted: Ctrl-C or SIGTERM; whole shards stay, the same command makes the rest.
         Syn2coError: weights or data that cannot be used, or actors that cannot be scheduled.
     """
-    with Progress(console) as progress:
+    with driver_log(run_name(job)) as log, Progress(console) as progress:
         # Before the cluster is connected, so that its logs are quiet as well.
         import ray.data  # noqa: F401
 
@@ -39,6 +40,7 @@ def run_embed(job: EmbedSpec, console: Console, *, debug: bool = False) -> dict[
         from .embedding_shards import EmbeddingShards
 
         source, run = weights_and_folder(job, progress.log)
+        log.publish_into(run.store)
         indexes = tuple(build_index(images, job.object_store) for images in job.sources)
         if run.read_json(PROVENANCE_FILE) is None:
             weights = {"source": source.source, "digest": source.digest}

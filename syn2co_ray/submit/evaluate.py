@@ -18,6 +18,7 @@ from ..storage.run_layout import PROVENANCE_FILE, REPORT_FILE, RESULTS_FILE
 from ..train.run_folder import RunFolder
 from .cluster import connected
 from .detection import detection_pictures, run_detection
+from .driver_log import driver_log
 from .evaluate_video import VideoPart, evaluation_pictures
 from .evaluation_features import EvaluationFeatures
 from .leaks import TrainingImages
@@ -39,11 +40,12 @@ def run_evaluate(job: EvaluateJobSpec, console: Console, *, debug: bool = False)
         RunInterrupted: Ctrl-C or SIGTERM, after a whole shard or checkpoint.
         Syn2coError: weights or data that cannot be used.
     """
-    with Progress(console) as progress, StopSignals() as stop:
+    with driver_log(run_name(job)) as log, Progress(console) as progress, StopSignals() as stop:
         progress.log(f"evaluation {run_name(job)}")
         if job.data is not None:
             run_prepare(job.data.prepare, job.object_store, progress.log)
         source, run = weights_and_folder(job, progress.log)
+        log.publish_into(run.store)
         results = run.read_json(RESULTS_FILE)
         if results is None:
             stop.listen()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import threading
 import time
 from collections.abc import Sequence
@@ -20,9 +19,10 @@ from ..spec.generate import GenerateSpec
 from ..spec.identity import run_name
 from ..spec.job import JobSpec, PipelineJobSpec, TrainingSpec, steps_of
 from ..spec.search import SearchSpec
-from ..storage import RunLog, run_log
+from ..storage import RunLog
 from ..storage.run_layout import RESULTS_FILE
 from .cluster import connected
+from .driver_log import driver_log
 from .embed import run_embed
 from .evaluate import run_evaluate
 from .export import run_export
@@ -31,8 +31,6 @@ from .progress import Progress
 from .resources import choose_workers
 from .search import run_search
 from .stop_signals import StopSignals
-
-_log = logging.getLogger(__name__)
 
 
 def run_jobs(jobs: Sequence[JobSpec], console: Console, *, debug: bool = False) -> None:
@@ -102,15 +100,8 @@ def run_job(
         RunInterrupted: Ctrl-C or SIGTERM; a whole checkpoint was published first.
         Syn2coError: anything else that went wrong, with what to do.
     """
-    with run_log("driver", run_name(job)) as log:
-        try:
-            return _run_job(job, console, debug, begun_at, look_on, log)
-        except RunInterrupted as stopped:
-            _log.info("%s", stopped)
-            raise
-        except Exception as error:
-            _log.error("%s", error, exc_info=None if isinstance(error, Syn2coError) else error)
-            raise
+    with driver_log(run_name(job)) as log:
+        return _run_job(job, console, debug, begun_at, look_on, log)
 
 
 def _run_job(

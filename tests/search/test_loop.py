@@ -138,6 +138,41 @@ def test_a_search_that_was_stopped_and_one_whose_budget_is_used_up_go_on(tmp_pat
     assert statuses(rest) == ["finished"] * 6
 
 
+@pytest.mark.parametrize(
+    ("budget", "words"),
+    [
+        ("wall_hours=0.1", "budget.wall_hours of 0.1 is used up"),
+        ("cost=1, price_per_gpu_hour=10", "budget.cost of 1 is used up"),
+    ],
+)
+def test_time_and_money_end_a_search_in_order(tmp_path, budget, words):
+    workers = "base.train.workers={min: 1, max: 1, gpus_each: 1}"
+    values = ", ".join(part.replace("=", ": ") for part in budget.split(", "))
+    search, _ = search_on(tmp_path, Cluster(gpus_each=1.0), workers, f"budget={{{values}}}")
+    run_to_end(search)
+    assert search.closing == words
+    assert "running" not in statuses(search)
+    assert len(search.known) < 6
+
+
+def test_a_point_that_is_suggested_and_cannot_be_a_job_is_refused_and_the_search_goes_on(tmp_path):
+    """Both ends are jobs; between them are sizes that are no multiple of the patch size 8."""
+    text = TEXT.replace("searcher: grid", "searcher: optuna\ntrials: 12").replace(
+        "method.temperature: {grid: [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]}",
+        "augment.image_size: {randint: [24, 32]}",
+    )
+    search, lines = search_on(tmp_path, Cluster(lambda trial, epoch: epoch), text=text)
+    run_to_end(search)
+    sizes = {number: record.point["augment.image_size"] for number, record in search.known.items()}
+    refused = {number for number, record in search.known.items() if record.status == "failed"}
+    assert refused == {number for number, size in sizes.items() if size not in (24, 32)}
+    for number in refused:
+        assert f"{sizes[number]} is not a multiple of the patch size 8" in search.known[number].error
+        assert any(line.startswith(f"trial {number} refused: ") for line in lines)
+    assert set(statuses(search)) <= {"failed", "finished"}
+    assert refused
+
+
 def test_a_failed_trial_is_recorded_tried_again_and_the_search_goes_on(tmp_path):
     cluster = Cluster()
     cluster.fails = {1: [3, None], 2: [2, 2]}

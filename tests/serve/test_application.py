@@ -293,6 +293,15 @@ def test_figures_of_ours_and_of_ray_serve_are_on_one_page(server: Server) -> Non
     ):
         until(partial(has_figure, figures, name, label))
     lines = figures()
+    batches, images = (
+        sum(
+            float(line.rsplit(" ", 1)[1])
+            for line in lines
+            if line.startswith(f"ray_syn2co_serve_batch_images_{name}{{")
+        )
+        for name in ("count", "sum")
+    )
+    assert images > batches > 0
     assert all(line.startswith(("ray_serve_", "ray_syn2co_serve_")) for line in lines)
 
 

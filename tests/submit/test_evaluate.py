@@ -151,6 +151,10 @@ def test_everything_at_once_ends_in_one_page(trained: Any, tmp_path: Path) -> No
     }
     folder = tmp_path / run_name(spec)
     assert json.loads((folder / "results.json").read_text()) == results
+    (log,) = (folder / "logs").glob("driver-*.jsonl")
+    said_of_it = [json.loads(line) for line in log.read_text().splitlines()]
+    assert {(line["run"], line["process"]) for line in said_of_it} == {(run_name(spec), "driver")}
+    assert any(line["message"].startswith("measured: ") for line in said_of_it)
     page = (folder / "report.html").read_text()
     for heading in (
         "Few-shot",

@@ -121,7 +121,8 @@ BARE = """
 import sys
 import numpy as np, onnxruntime, timm, torch, torchvision
 from safetensors.torch import load_file
-assert not any(name.startswith("syn2co") for name in sys.modules)
+from importlib.util import find_spec
+assert find_spec("syn2co_ray") is None
 folder, images, backbone = sys.argv[1], np.load(sys.argv[2]), sys.argv[4]
 seen, found = torch.from_numpy(images), {}
 with torch.inference_mode():
