@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,11 @@ from typing import Any
 import psutil
 import yaml
 
+from ..spec.errors import ClusterError
+
+GROUPS = "SYN2CO_AUTOSCALER_GROUPS"
+"""Variable of a head on Kubernetes: its worker groups as JSON, as only the autoscaler may ask Kubernetes."""
+GROUPS_FORM = '{"train": {"resources": {"CPU": 44, "GPU": 4}, "max_workers": 4}}'
 MONITOR, OPTION = "monitor.py", "--autoscaling-config="
 
 
@@ -18,8 +24,14 @@ def autoscaler_limits(gcs_address: str) -> dict[str, Any] | None:
     Returns:
         `types` (each with `name`, `resources`, `nodes_max`) and `nodes_max` of all without the head;
         None when nothing can be added.
+
+    Raises:
+        ClusterError: the head's variable with its groups does not read.
     """
-    config = _of_kuberay() if os.environ.get("RAY_CLUSTER_NAME") else _of_the_monitor(gcs_address)
+    groups = os.environ.get(GROUPS)
+    if groups:
+        return _of_groups(groups)
+    config = _of_the_monitor(gcs_address)
     return None if config is None else limits_of(config)
 
 
@@ -60,12 +72,10 @@ def _of_the_monitor(gcs_address: str) -> dict[str, Any] | None:
     return None
 
 
-def _of_kuberay() -> dict[str, Any] | None:
-    """From the RayCluster object, which a head may read if its cluster is scaled."""
-    from ray.autoscaler._private.kuberay.autoscaling_config import AutoscalingConfigProducer
-
-    name, namespace = os.environ["RAY_CLUSTER_NAME"], os.environ.get("RAY_CLUSTER_NAMESPACE", "default")
+def _of_groups(text: str) -> dict[str, Any] | None:
+    """From the variable that the manifests in `cluster/kuberay` give to their head."""
     try:
-        return dict(AutoscalingConfigProducer(name, namespace)())
-    except Exception:  # no right to ask: KubeRay gives it to the heads of clusters that are scaled
-        return None
+        return limits_of({"available_node_types": json.loads(text)})
+    except (ValueError, TypeError, AttributeError) as error:
+        step = "write it as cluster/kuberay/base/ray_cluster.yaml has it"
+        raise ClusterError(f"{GROUPS} on the head", text, f"JSON such as {GROUPS_FORM}", step) from error

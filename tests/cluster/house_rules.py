@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
+from typing import Any
 
+from syn2co_ray.submit.autoscaler import GROUPS, limits_of
 from syn2co_ray.train.elasticity import LOOK_EVERY_S
 
-from .manifests import Document, Pod, pods, ray_clusters
+from .manifests import NODE_TYPE, Document, Pod, pods, ray_clusters
 
 STEP_S = 15.0
 """A slow optimizer step: a run looks at what it is asked between steps."""
@@ -22,17 +25,29 @@ TEARDOWN_S = 15.0
 SPOT_NOTICE_S = 120.0
 """How long before its end an AWS spot instance is told."""
 
+EKS_ROLE = "eks.amazonaws.com/role-arn"
+"""The annotation of a service account by which EKS gives its pods an IAM role."""
+
 _SECRET_NAME = re.compile(r"TOKEN|PASSWORD|SECRET|ACCESS_KEY|CREDENTIAL|AUTH$", re.IGNORECASE)
+_VARIABLE = re.compile(r"\$[({]?(\w+)")
+_HERE_DOCUMENT = re.compile(r"<<(\w+)\n.*?^\1$", re.DOTALL | re.MULTILINE)
 
 
-def broken(documents: list[Document]) -> list[str]:
-    """Every rule that the documents of one rendering break, as `object: fault`."""
+def broken(documents: list[Document], *, on_a_laptop: bool = False) -> list[str]:
+    """Every rule that the documents of one rendering break, as `object: fault`.
+
+    Args:
+        documents: what is applied together.
+        on_a_laptop: the head's state may die with it.
+    """
     found = [f"{pod.name}: {fault}" for pod in pods(documents) for fault in _of_pod(pod)]
     for spec in ray_clusters(documents):
         found += [f"RayCluster: {fault}" for fault in _of_ray_cluster(spec)]
+        if not on_a_laptop and "redisAddress" not in spec.get("gcsFaultToleranceOptions", {}):
+            found.append("RayCluster: loses its state with its head")
     for document in documents:
         found += [f"{document['kind']}: {fault}" for fault in _of_object(document)]
-    return found + list(_of_network(documents))
+    return [*found, *_of_network(documents), *_of_budgets(documents), *_of_roles(documents)]
 
 
 def _of_pod(pod: Pod) -> Iterator[str]:
@@ -77,6 +92,25 @@ def _of_container(container: Document) -> Iterator[str]:
             yield f"holds {variable['name']} in the open"
     if container.get("image", "x:1").endswith(":latest") or ":" not in container.get("image", "x:1"):
         yield f"runs whatever {container['image']} is that day"
+    for words in _commands(container):
+        for name in _secrets_among(words):
+            yield f"has {name} on a command line"
+
+
+def _commands(container: Document) -> Iterator[list[str]]:
+    """The words of everything that is run in a container: its own command, probes, hooks."""
+    yield [*container.get("command", ()), *container.get("args", ())]
+    hooks = container.get("lifecycle", {})
+    for place in [container.get(f"{kind}Probe", {}) for kind in ("startup", "liveness", "readiness")] + [
+        hooks.get(kind, {}) for kind in ("postStart", "preStop")
+    ]:
+        yield place.get("exec", {}).get("command", [])
+
+
+def _secrets_among(words: list[str]) -> list[str]:
+    """Variables with secrets that Kubernetes or a shell puts among a command's words; its input is none of these."""
+    command = _HERE_DOCUMENT.sub("", "\n".join(words))
+    return [name for name in _VARIABLE.findall(command) if _SECRET_NAME.search(name)]
 
 
 def _of_ray_cluster(spec: Document) -> Iterator[str]:
@@ -92,12 +126,40 @@ def _of_ray_cluster(spec: Document) -> Iterator[str]:
         yield "runs tasks on its head"
     if "password" in str(spec.get("gcsFaultToleranceOptions", {}).get("redisPassword", {}).get("value", "")):
         yield "holds Redis's password in the open"
+    for group in (head, *spec["workerGroupSpecs"]):
+        for name in _secrets_among(list(group.get("rayStartParams", {}).values())):
+            yield f"has {name} on a command line"
     yield from _of_ending(head["template"], "headgroup", drains=False)
     for group in spec["workerGroupSpecs"]:
         lowest, highest = group.get("minReplicas"), group.get("maxReplicas")
         if lowest is None or highest is None or not 0 <= lowest <= highest <= 64:
             yield f"group {group['groupName']} has no limits for the autoscaler"
+        elif _told_of(group["groupName"], head) != _read_by_ray(group):
+            yield f"tells its drivers other limits of {group['groupName']} than it has"
         yield from _of_ending(group["template"], group["groupName"], drains=True)
+    names = {group["groupName"] for group in spec["workerGroupSpecs"]}
+    for name in sorted(_told(head).keys() - names):
+        yield f"tells its drivers of a group {name} that it lacks"
+
+
+def _told(head: Document) -> Document:
+    """The groups that drivers on the head are told of, for what the autoscaler may add."""
+    variables = head["template"]["spec"]["containers"][0].get("env", ())
+    told = [variable["value"] for variable in variables if variable["name"] == GROUPS]
+    return json.loads(told[0]) if told else {}
+
+
+def _told_of(name: str, head: Document) -> dict[str, Any] | None:
+    return limits_of({"available_node_types": {name: _told(head).get(name, {})}})
+
+
+def _read_by_ray(group: Document) -> dict[str, Any] | None:
+    """The limits that Ray's own autoscaler reads from a group of a RayCluster; of resources, what syn2co counts."""
+    from ray.autoscaler._private.kuberay.autoscaling_config import _node_type_from_group_spec
+
+    kind = _node_type_from_group_spec(group, is_head=False)
+    kind["resources"] = {name: amount for name, amount in kind["resources"].items() if name in ("CPU", "GPU")}
+    return limits_of({"available_node_types": {group["groupName"]: kind}})
 
 
 def _of_ending(template: Document, name: str, *, drains: bool) -> Iterator[str]:
@@ -136,6 +198,29 @@ def _of_object(document: Document) -> Iterator[str]:
         yield "would not be kept for pods of a RayCluster"
     if document["kind"] != "Namespace" and "namespace" not in document["metadata"]:
         yield f"{document['metadata']['name']} goes into whatever namespace is set"
+
+
+def _of_budgets(documents: list[Document]) -> Iterator[str]:
+    """What a run cannot do without is not evicted when a node is drained: its head, and what keeps the head's state."""
+    selectors = [d["spec"]["selector"] for d in documents if d["kind"] == "PodDisruptionBudget"]
+    kept = {d["metadata"]["name"] for d in documents if d["kind"] == "StatefulSet"}
+    for pod in pods(documents):
+        needed = pod.labels.get(NODE_TYPE) == "head" or pod.name in kept
+        if needed and not any(_selects(selector, pod) for selector in selectors):
+            yield f"PodDisruptionBudget: none is about {pod.name}"
+
+
+def _of_roles(documents: list[Document]) -> Iterator[str]:
+    """Pods that go to machines of EKS reach buckets by the role of their service account."""
+    roles = {
+        d["metadata"]["name"]: d["metadata"].get("annotations", {}).get(EKS_ROLE)
+        for d in documents
+        if d["kind"] == "ServiceAccount"
+    }
+    for pod in pods(documents):
+        on_eks = any(key.startswith("eks.amazonaws.com/") for key in pod.spec.get("nodeSelector", {}))
+        if on_eks and not roles.get(pod.spec.get("serviceAccountName")):
+            yield f"ServiceAccount: {pod.name} has no role on AWS"
 
 
 def _of_network(documents: list[Document]) -> Iterator[str]:

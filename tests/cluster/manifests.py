@@ -19,13 +19,15 @@ KUBERAY = CLUSTER / "kuberay"
 PLATFORMS = ("kind", "on_prem", "eks", "gke")
 FOLDERS = tuple(f"{kind}/{platform}" for kind in ("overlays", "jobs") for platform in PLATFORMS)
 """What a user applies, below `cluster/kuberay`."""
+NODE_TYPE = "ray.io/node-type"
+"""The label by which KubeRay tells a head from its workers."""
 
 Document = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Pod:
-    """A pod that a manifest makes: its name in messages, labels, spec, and containers the operator adds."""
+    """A pod that a manifest makes: its name in messages, labels (KubeRay's too), spec, containers KubeRay adds."""
 
     name: str
     labels: dict[str, str]
@@ -81,9 +83,10 @@ def pods(documents: list[Document]) -> Iterator[Pod]:
     """Every pod that the documents make."""
     for spec in ray_clusters(documents):
         options = spec.get("autoscalerOptions", {})
-        yield _pod("head", spec["headGroupSpec"]["template"], ({"name": "autoscaler", **options},))
+        autoscaler = {"name": "autoscaler", **options}
+        yield _pod("head", spec["headGroupSpec"]["template"], (autoscaler,), {NODE_TYPE: "head"})
         for group in spec["workerGroupSpecs"]:
-            yield _pod(group["groupName"], group["template"])
+            yield _pod(group["groupName"], group["template"], labels={NODE_TYPE: "worker"})
     for document in documents:
         if document["kind"] == "RayJob":
             yield _pod("submitter", document["spec"]["submitterPodTemplate"])
@@ -93,5 +96,8 @@ def pods(documents: list[Document]) -> Iterator[Pod]:
             yield _pod(document["metadata"]["name"], document)
 
 
-def _pod(name: str, template: Document, added: tuple[Document, ...] = ()) -> Pod:
-    return Pod(name, template.get("metadata", {}).get("labels", {}), template["spec"], added)
+def _pod(
+    name: str, template: Document, added: tuple[Document, ...] = (), labels: dict[str, str] | None = None
+) -> Pod:
+    own = template.get("metadata", {}).get("labels", {})
+    return Pod(name, own | (labels or {}), template["spec"], added)

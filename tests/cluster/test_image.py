@@ -28,6 +28,7 @@ from .manifests import CLUSTER
 ROOT = CLUSTER.parent
 IMAGE = CLUSTER / "image"
 STEPS = list(instructions((IMAGE / "Dockerfile").read_text()))
+(PYTHON_OF_IMAGE,) = re.findall(r"python([\d.]+) -m venv", " ".join(words for _, words in STEPS))
 
 
 def _module(name: str) -> ModuleType:
@@ -89,6 +90,18 @@ def test_constraints_are_versions_only_and_meet_what_the_package_asks_for():
         assert pinned[canonicalize_name(requirement.name)] in requirement.specifier, requirement
 
 
+def test_constraints_are_compiled_for_the_python_of_the_image_and_of_every_machine():
+    (compiled,) = re.findall(
+        r"uv pip compile .*--python-version ([\d.]+)", (CLUSTER / "README.md").read_text()
+    )
+    assert compiled == PYTHON_OF_IMAGE
+    apt = next(words for name, words in STEPS if name == "RUN" and "apt-get" in words)
+    assert {f"python{compiled}", f"python{compiled}-dev", f"python{compiled}-venv"} <= set(apt.split())
+    for file in ("ray_up/aws.yaml", "ray_up/gcp.yaml", "skypilot.yaml"):
+        made = re.findall(r"python([\d.]+) -m venv|uv venv .*--python ([\d.]+)", (CLUSTER / file).read_text())
+        assert ["".join(versions) for versions in made] == [compiled], file
+
+
 def test_constraints_hold_everything_that_a_cluster_needs_of_ray():
     missing = [
         requirement.name
@@ -132,14 +145,21 @@ def test_copied_files_are_there(tmp_path):
 
 
 @pytest.mark.slow
-def test_steps_give_an_environment_that_runs(tmp_path):
-    """Every COPY, and every RUN but those for Ubuntu's packages and users, in a folder instead of an image."""
+@pytest.mark.parametrize("version", [PYTHON_OF_IMAGE, "3.11"])
+def test_steps_give_an_environment_that_runs(version, tmp_path):
+    """Every COPY, and every RUN but those for Ubuntu's packages and users, in a folder instead of an image.
+
+    With the image's Python, and with the oldest one that the package takes: whoever submits needs the same pins.
+    """
+    if shutil.which(f"python{version}") is None:
+        pytest.skip(f"needs python{version} on the PATH")
     ran = []
     for name, words in STEPS:
         if name == "COPY":
             copy(words, ROOT, tmp_path)
         if name == "RUN" and not re.search(r"apt-get|useradd", words):
-            command = re.sub(r"/opt/", f"{tmp_path}/opt/", words)
+            command = words.replace("/opt/", f"{tmp_path}/opt/")
+            command = command.replace(f"python{PYTHON_OF_IMAGE} -m venv", f"python{version} -m venv")
             path = f"{tmp_path}/opt/venv/bin:{os.environ['PATH']}"
             environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
             subprocess.run(

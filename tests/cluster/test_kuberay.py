@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import os
-import re
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -66,19 +65,7 @@ def test_api_server_takes_every_manifest(folder, schema_faults):
 
 @each_folder
 def test_house_rules_hold(folder):
-    assert broken(rendered(folder)) == []
-
-
-@each_folder
-def test_header_says_how_to_bring_up_submit_and_take_down(folder):
-    header = (KUBERAY / folder / "kustomization.yaml").read_text().partition("apiVersion")[0]
-    positions = [header.find(f"# {word}:") for word in ("up", "submit", "down")]
-    assert -1 < positions[0] < positions[1] < positions[2]
-    apply = rf"kubectl apply -k cluster/kuberay/{folder}\b"
-    assert re.search(apply, header)
-    assert re.search(apply.replace("apply", "delete"), header)
-    for script in re.findall(r"cluster/[\w./-]+", header):
-        assert (KUBERAY.parents[1] / script).exists(), script
+    assert broken(rendered(folder), on_a_laptop=folder.endswith("/kind")) == []
 
 
 @pytest.mark.parametrize(
@@ -101,13 +88,18 @@ def test_platform_has_its_groups_and_a_job_gets_the_same_cluster(folder, groups)
 def test_components_go_on_top_of_an_overlay(platform, tmp_path, schema_faults):
     kuberay = os.path.relpath(KUBERAY, tmp_path)
     components = [f"{kuberay}/components/{name}" for name in ("cpu_only", "tls", "job")]
-    own = {"resources": [f"{kuberay}/overlays/{platform}"], "components": components}
+    own = {
+        "namespace": "syn2co",
+        "resources": [f"{kuberay}/overlays/{platform}"],
+        "components": components,
+    }
     (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(own))
     documents = rendered(tmp_path)
     (spec,) = ray_clusters(documents)
     assert [group["groupName"] for group in spec["workerGroupSpecs"]] == ["augment"]
     assert spec["tlsOptions"] == {"enabled": True}
     assert {fault for document in documents for fault in schema_faults(document)} == set()
+    assert broken(documents) == []
 
 
 @pytest.mark.parametrize("folder", ["overlays/eks", "overlays/gke"])
@@ -250,6 +242,14 @@ def _first(documents: list[Document], kind: str) -> Document:
     return next(document for document in documents if document["kind"] == kind)
 
 
+def _named(documents: list[Document], kind: str, name: str) -> Document:
+    return next(d for d in documents if (d["kind"], d["metadata"]["name"]) == (kind, name))
+
+
+def _redis(documents: list[Document]) -> Document:
+    return _first(documents, "StatefulSet")["spec"]["template"]["spec"]["containers"][0]
+
+
 def _train(documents: list[Document]) -> Document:
     return _groups(ray_cluster_of(documents))[1]
 
@@ -335,6 +335,60 @@ RULE_BREAKS: dict[str, tuple[Callable[[list[Document]], Any], str]] = {
     "budget by maxUnavailable": (
         lambda d: _first(d, "PodDisruptionBudget")["spec"].pop("minAvailable"),
         "would not be kept",
+    ),
+    "no budget for the head": (
+        lambda d: d.remove(_named(d, "PodDisruptionBudget", "syn2co-head")),
+        "none is about head",
+    ),
+    "no budget for Redis": (
+        lambda d: d.remove(_named(d, "PodDisruptionBudget", "syn2co-redis")),
+        "none is about syn2co-redis",
+    ),
+    "budget of other pods": (
+        lambda d: _named(d, "PodDisruptionBudget", "syn2co-head")["spec"]["selector"]["matchLabels"].update(
+            {"ray.io/node-type": "worker"}
+        ),
+        "none is about head",
+    ),
+    "head without Redis": (
+        lambda d: ray_cluster_of(d)["spec"].pop("gcsFaultToleranceOptions"),
+        "loses its state",
+    ),
+    "no role on AWS": (
+        lambda d: _named(d, "ServiceAccount", "syn2co-worker")["metadata"].pop("annotations"),
+        "train-spot has no role",
+    ),
+    "password among a command's words": (
+        lambda d: _redis(d)["args"].append("$(REDIS_PASSWORD)"),
+        "redis has REDIS_PASSWORD on a command line",
+    ),
+    "password among a shell's words": (
+        lambda d: _redis(d).update(args=["sh", "-c", 'redis-server --requirepass "$REDIS_PASSWORD"']),
+        "redis has REDIS_PASSWORD on a command line",
+    ),
+    "password in a probe": (
+        lambda d: _redis(d)["readinessProbe"]["exec"]["command"].extend(["-a", "${REDISCLI_AUTH}"]),
+        "redis has REDISCLI_AUTH on a command line",
+    ),
+    "password of ray start": (
+        lambda d: _head(d)["rayStartParams"].update({"redis-password": "$REDIS_PASSWORD"}),
+        "RayCluster: has REDIS_PASSWORD on a command line",
+    ),
+    "a larger group than drivers are told": (
+        lambda d: _train(d).update(maxReplicas=5),
+        "other limits of train than it has",
+    ),
+    "other machines than drivers are told": (
+        lambda d: _container(ray_cluster_of(d))["resources"]["limits"].update(cpu="30"),
+        "other limits of augment than it has",
+    ),
+    "drivers that are told nothing": (
+        lambda d: _head(d)["template"]["spec"]["containers"][0]["env"].pop(0),
+        "other limits of augment than it has",
+    ),
+    "a group that is gone": (
+        lambda d: _groups(ray_cluster_of(d)).pop(),
+        "of a group generate that it lacks",
     ),
     "whatever image": (lambda d: _container(ray_cluster_of(d)).update(image="syn2co:latest"), "whatever"),
 }

@@ -1,6 +1,11 @@
 from __future__ import annotations
 
-from syn2co_ray.submit.autoscaler import limits_of, nodes_to_come
+import json
+
+import pytest
+
+from syn2co_ray.spec.errors import ClusterError
+from syn2co_ray.submit.autoscaler import GROUPS, autoscaler_limits, limits_of, nodes_to_come
 
 CONFIG = {
     "max_workers": 4,
@@ -32,3 +37,24 @@ def test_nodes_to_come_are_the_largest_first_and_those_alive_are_counted():
     assert len(nodes_to_come(limits, nodes_alive=4)) == 1
     assert nodes_to_come(limits, nodes_alive=9) == []
     assert nodes_to_come(None, nodes_alive=1) == []
+
+
+def test_limits_on_kubernetes_are_those_that_the_head_was_told(monkeypatch):
+    groups = {
+        name: kind for name, kind in CONFIG["available_node_types"].items() if name not in ("head", "off")
+    }
+    monkeypatch.setenv(GROUPS, json.dumps(groups))
+    assert autoscaler_limits("127.0.0.1:6379") == {"types": limits_of(CONFIG)["types"], "nodes_max": 5}
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"train": 4}', '{"train": {"max_workers": "4"}}'])
+def test_groups_that_do_not_read_are_one_fault_that_names_the_variable(monkeypatch, text):
+    monkeypatch.setenv(GROUPS, text)
+    with pytest.raises(ClusterError, match=GROUPS) as caught:
+        autoscaler_limits("127.0.0.1:6379")
+    assert "cluster/kuberay/base" in caught.value.fault.next_step
+
+
+def test_a_cluster_that_does_not_scale_itself_has_no_limits(monkeypatch):
+    monkeypatch.delenv(GROUPS, raising=False)
+    assert autoscaler_limits("127.0.0.1:1") is None
