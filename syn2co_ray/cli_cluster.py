@@ -24,6 +24,7 @@ Address = Annotated[
     ),
 ]
 OF_JOB = "Exit codes: those of the job (see `syn2co run --help`); 5 no answer from the cluster."
+STOP_GRACE_S = 600
 NO_CLUSTER = "no local cluster is up; `syn2co cluster up` starts one"
 
 
@@ -109,14 +110,15 @@ def submit(
     stop_grace_s: Annotated[
         int,
         typer.Option("--stop-grace-s", min=10, help="Seconds a stopped job has to publish its checkpoint."),
-    ] = 600,
+    ] = STOP_GRACE_S,
     debug: Debug = False,
 ) -> None:
     """Send a job to a Ray cluster, where `syn2co run` runs it on the head.
 
     Before it is sent: the job file is checked here, then a small job asks every node for versions (Python,
-    Ray, torch and this package must be the same), for resources, and whether it sees the job's storage and
-    sources. Credentials are not sent: nodes use their own.
+    Ray, torch and this package must be the same as here, the libraries that the job needs the same on all
+    nodes), for resources, and whether it sees the job's storage and sources. Credentials are not sent: nodes
+    use their own.
 
     The token of a cluster is taken from RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH. The same command again resumes
     what was stopped. Ctrl-C while following ends only the following.
@@ -127,17 +129,19 @@ def submit(
     def work() -> int:
         spec = load_job(job, overrides or ())
         from .submit.dashboard import open_dashboard
-        from .submit.send import Sending, command_again, submit
+        from .submit.send import Sending, submit
 
         dashboard = open_dashboard(address)
         asked = [("--working-tree", working_tree), ("--pip", pip), ("--wait", wait)]
-        words = ["submit", job, *(overrides or ()), "--address", dashboard.url]
-        again = command_again([*words, *(option for option, chosen in asked if chosen)])
+        options = [option for option, chosen in asked if chosen]
+        if stop_grace_s != STOP_GRACE_S:
+            options += ["--stop-grace-s", str(stop_grace_s)]
+        again = dashboard.command("submit", job, *(overrides or ()), *options)
         sending = Sending(spec, working_tree, pip, stop_grace_s, again)
         name = submit(dashboard, sending, print)
         print(f"submitted: {name}")
-        print(f"follow:    syn2co logs -f {name} --address {dashboard.url}")
-        print(f"stop:      syn2co stop {name} --address {dashboard.url}")
+        print(f"follow:    {dashboard.command('logs', '-f', name)}")
+        print(f"stop:      {dashboard.command('stop', name)}")
         print(f"resume:    {again}")
         return _followed(dashboard, name) if wait else 0
 
@@ -151,7 +155,8 @@ def _followed(dashboard: Any, name: str) -> int:
     try:
         job = follow(dashboard, name, lambda text: print(text, end="", flush=True))
     except KeyboardInterrupt:
-        print(f"\n{name} goes on; follow it again: syn2co logs -f {name}; stop it: syn2co stop {name}")
+        follow_it, stop_it = dashboard.command("logs", "-f", name), dashboard.command("stop", name)
+        print(f"\n{name} goes on; follow it again: {follow_it}; stop it: {stop_it}")
         return RunInterrupted.exit_code
     log = log_of(dashboard, name)
     print(ending_words(job, log))
@@ -219,7 +224,7 @@ def stop(job_id: JobName, address: Address = None, debug: Debug = False) -> None
         try:
             job = wait_until_over(dashboard, job_id)
         except KeyboardInterrupt:
-            print(f"\n{job_id} still stops; see syn2co status {job_id}")
+            print(f"\n{job_id} still stops; see {dashboard.command('status', job_id)}")
             return RunInterrupted.exit_code
         log = log_of(dashboard, job_id)
         print(ending_words(job, log))
@@ -257,7 +262,7 @@ def doctor(
 
     Versions, GPUs, NCCL and gloo, shared memory, host name, ports; with --storage a probe object that is
     written, listed, read and deleted, with its speed and the store's clock; with --address whether the head
-    answers and takes the token, its version, nodes and clock.
+    answers, takes the token and refuses without, its version, nodes, open ports and clock.
 
     Example: syn2co doctor --storage s3://my-bucket/runs --address http://127.0.0.1:8265
     """

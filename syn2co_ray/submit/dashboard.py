@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import socket
 import time
 import urllib.error
@@ -40,6 +41,10 @@ class Dashboard:
     @property
     def headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.token}"} if self.token else {}
+
+    def command(self, *words: str) -> str:
+        """A command of ours about this cluster, as a shell takes it."""
+        return shlex.join(["syn2co", *words, "--address", self.url])
 
     def get(self, path: str) -> Any:
         """What a path of the dashboard's API answers, as JSON.
@@ -92,9 +97,8 @@ class Dashboard:
             return ClusterError(self.url, "it does not accept this token", "", GIVE_TOKEN)
         if status == 404 and path.startswith("/api/jobs/"):
             job = path.removeprefix("/api/jobs/").partition("/")[0]
-            return ClusterError(
-                f"job {job}", f"{self.url} knows no such job", "", "syn2co list shows those it knows"
-            )
+            step = f"{self.command('list')} shows those it knows"
+            return ClusterError(f"job {job}", f"{self.url} knows no such job", "", step)
         got = f"{path} answered with HTTP status {status}, not as Ray's dashboard does"
         return ClusterError(self.url, got, "a Ray head's dashboard (port 8265 by default)", "check --address")
 

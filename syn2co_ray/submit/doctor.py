@@ -7,9 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from ..spec.errors import ClusterError, StorageError, Syn2coError
-from .dashboard import Dashboard, open_dashboard
-from .parity import FIXES, same
-from .probe import versions_here
+from .dashboard import open_dashboard
 
 SKEW_MAX_S = 60.0
 """Stores refuse requests whose clock is off by 15 minutes; logs and timeouts mislead long before."""
@@ -47,26 +45,14 @@ def examine(address: str | None, storage: str | None) -> Iterator[Finding]:
 
         yield from _caught(f"storage {storage}", lambda: store_findings(storage))
     if address is not None:
+        from .doctor_cluster import cluster_findings
+
         yield from _caught(f"cluster {address}", lambda: cluster_findings(open_dashboard(address)))
 
 
 def exit_code(findings: Iterable[Finding]) -> int:
     """That of the first fault: 3 for a store, 5 for everything else; 0 without one."""
     return next((finding.exit_code for finding in findings if finding.exit_code), 0)
-
-
-def cluster_findings(dashboard: Dashboard) -> Iterator[Finding]:
-    """Whether the head answers and takes the token, its version, nodes and clock."""
-    version, mine = dashboard.ray_version(), str(versions_here()["ray"])
-    key = "takes the token" if dashboard.token else "asks for no token: whoever reaches it can run code there"
-    yield Finding(f"cluster {dashboard.url}", f"answers and {key}")
-    if same("ray", mine, version):
-        yield Finding("cluster's Ray", version)
-    else:
-        remedy = FIXES["ray"].format(here=mine, there=version)
-        yield Finding("cluster's Ray", f"{version}, here {mine}", remedy, ClusterError.exit_code)
-    yield Finding("cluster's nodes", f"{dashboard.nodes_alive()} alive")
-    yield skew_finding("clock of the head", dashboard.clock_ahead_s(), ClusterError.exit_code)
 
 
 def skew_finding(what: str, ahead_s: float, code: int) -> Finding:

@@ -8,13 +8,13 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from datetime import timedelta
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import psutil
-from packaging.requirements import Requirement
 
 from .doctor import Finding
+from .libraries import needed_libraries
 from .local_node import is_free
 from .probe import PACKAGE, versions_here
 
@@ -41,14 +41,12 @@ def machine_findings() -> Iterator[Finding]:
 def libraries_finding() -> Finding:
     """Whether what this package needs is installed, in versions that it can work with."""
     try:
-        needed = requires(PACKAGE) or []
+        needed = needed_libraries()
     except PackageNotFoundError:
         seen = f"{PACKAGE} runs from a folder: what it needs is not known"
         return Finding("libraries", seen, "pip install -e . in its checkout")
     wrong = []
-    for wanted in map(Requirement, needed):
-        if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
-            continue
+    for wanted in needed:
         try:
             there = version(wanted.name)
         except PackageNotFoundError:
@@ -64,7 +62,11 @@ def libraries_finding() -> Finding:
 def shared_memory_finding() -> Finding:
     """Whether Ray's object store has room in shared memory; else it falls back to the disk."""
     if not SHARED_MEMORY.is_dir():
-        return Finding("shared memory", f"no {SHARED_MEMORY} on this system")
+        remedy = (
+            f"on Linux: mkdir {SHARED_MEMORY} && mount -t tmpfs tmpfs {SHARED_MEMORY}; elsewhere there is "
+            "none, and Ray's object store is on the disk"
+        )
+        return Finding("shared memory", f"no {SHARED_MEMORY} on this system", remedy)
     there = shutil.disk_usage(SHARED_MEMORY).total
     wanted = SHARED_MEMORY_SHARE * psutil.virtual_memory().total
     seen = f"{there / 1e9:.1f} GB of {SHARED_MEMORY}, {wanted / 1e9:.1f} GB for Ray's object store"
@@ -91,10 +93,17 @@ def name_finding(name: str) -> Finding:
 
 
 def port_findings() -> Iterator[Finding]:
-    """Whether Ray's usual ports are free here; taken ones belong to a Ray that is up."""
-    for port, what in PORTS.items():
-        seen = "free" if is_free(port) else "taken (a Ray that is up; `syn2co cluster up` takes another)"
-        yield Finding(f"port {port} ({what})", seen)
+    """Whether Ray's usual ports are free here; taken ones belong to a Ray that is up, as a rule."""
+    for port, owner in PORTS.items():
+        what = f"port {port} ({owner})"
+        if is_free(port):
+            yield Finding(what, "free")
+        else:
+            remedy = (
+                "well if a Ray is up here (`ss -ltnp` says who it is); else give `ray start` another, as "
+                "`syn2co cluster up` does"
+            )
+            yield Finding(what, "taken", remedy)
 
 
 def gpu_findings() -> Iterator[Finding]:

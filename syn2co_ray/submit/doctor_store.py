@@ -40,9 +40,9 @@ def store_findings(uri: str, probe_bytes: int = PROBE_BYTES) -> Iterator[Finding
     try:
         listed = list_files(store)
         yield Finding("list", "the object is there")
-        changed = store.filesystem.get_file_info(f"{store.path}/{listed[0].path}").mtime_ns
-        if changed is not None:
-            yield skew_finding("clock of the store", _ahead_s(changed / 1e9, began_at, ended_at), 3)
+        changed_at = _changed_at(store, listed[0].path)
+        if changed_at is not None:
+            yield skew_finding("clock of the store", _ahead_s(changed_at, began_at, ended_at), 3)
     except StorageError as error:
         yield Finding("list", error.fault.got, needed, error.exit_code)
     try:
@@ -70,6 +70,15 @@ def _deleted(store: Store, name: str, needed: str) -> Finding:
 
 def _speed(what: str, size: int, took_s: float) -> Finding:
     return Finding(what, f"{size / 1e6:.0f} MB in {took_s:.2f} s, {size / 1e6 / took_s:.0f} MB/s")
+
+
+def _changed_at(store: Store, path: str) -> float | None:
+    """When an object was written, by the store's clock; None where it does not say so."""
+    try:
+        changed = store.filesystem.get_file_info(f"{store.path}/{path}").mtime_ns
+    except OSError:  # whoever may not read it may not ask about it: the read that follows says so
+        return None
+    return None if changed is None else changed / 1e9
 
 
 def _ahead_s(changed_at: float, began_at: float, ended_at: float) -> float:

@@ -161,11 +161,14 @@ def follow(dashboard: Dashboard, name: str, write: Callable[[str], None]) -> Job
                 if end > written:
                     write(piece[written - end :])
                     written = end
-            return wait_until_over(dashboard, name)
+            job = find_job(dashboard, name)
+            if not job.is_over:  # closed in good order: by a port-forward that ends, or an agent that dies
+                raise ConnectionError("the connection was closed")
+            return job
         except (RuntimeError, OSError, aiohttp.ClientError, ClusterError) as error:
             broken = 0 if written > before else broken + 1
             if broken == RECONNECTS:
-                step = f"the job may be well: syn2co logs -f {name}"
+                step = f"the job may be well: {dashboard.command('logs', '-f', name)}"
                 raise ClusterError(dashboard.url, f"lost while following {name}: {error}", "", step) from None
             time.sleep(RECONNECT_AFTER_S)
 

@@ -1,10 +1,13 @@
-"""Versions that must be the same where a job is submitted and where it runs."""
+"""Versions that must be the same where a job is submitted and where it runs, or on all nodes that run it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-from ..spec.errors import ClusterError
+from packaging.requirements import Requirement
+
+from ..spec.errors import ClusterError, Fault
 from .probe import PACKAGE
 
 FIXES = {
@@ -21,6 +24,10 @@ MISSING = {
     "--pip; or build the cluster's image with this package",
 }
 OTHER_LIBRARIES = "install the missing library on the cluster, or submit with --pip"
+ONE_ENVIRONMENT = "give all nodes the same environment (one image), or submit with --pip"
+ONE_IMAGE = "give the head and all groups of workers the same image"
+COMPARED_APART = frozenset({"ray", "torch"})
+"""Libraries that must be the same here as well; of the others any version that this package takes will do."""
 
 
 def same(name: str, here: str | None, there: str | None) -> bool:
@@ -32,26 +39,58 @@ def same(name: str, here: str | None, there: str | None) -> bool:
     return here.partition("+")[0] == there.partition("+")[0] if name == "torch" else here == there
 
 
-def check_parity(here: Mapping[str, str | None], nodes: Sequence[Mapping[str, str | None]]) -> None:
+def check_parity(
+    here: Mapping[str, str | None],
+    nodes: Sequence[Mapping[str, Any]],
+    libraries: Sequence[Requirement] = (),
+) -> None:
     """Refuse a cluster with other versions.
 
     Args:
         here: of this process, as `probe.versions_here` gives them.
-        nodes: the same of the cluster's nodes, each with its name as `node`.
+        nodes: the same of the cluster's nodes, the head first, each with its name as `node`, its `image`, and
+            the versions of the `libraries`.
+        libraries: what each node must have, all of them in the same version.
 
     Raises:
         ClusterError: with every difference and how to end it.
     """
-    found: dict[str, str] = {}
+    faults: dict[str, Fault] = {}
     for node in nodes:
-        for name in FIXES:
-            mine, theirs = here.get(name), node.get(name)
-            if name not in found and not same(name, mine, theirs):
-                words = MISSING.get(name, FIXES[name]) if theirs is None else FIXES[name]
-                found[name] = (
-                    f"{name}: {theirs or 'missing'} on {node['node']}, {mine or 'missing'} here: "
-                    + words.format(here=mine, there=theirs)
-                )
-    if found:
-        differences = "\n  ".join(found.values())
-        raise ClusterError("versions", f"the cluster differs\n  {differences}", "the same on both sides")
+        found = (*_version_faults(here, node), *_library_faults(libraries, nodes[0], node))
+        for fault in (*found, *_image_faults(nodes[0], node)):
+            faults.setdefault(fault.where, fault)
+    if faults:
+        differences = "\n  ".join(fault.render() for fault in faults.values())
+        raise ClusterError("versions", f"the cluster differs\n  {differences}")
+
+
+def _version_faults(here: Mapping[str, str | None], node: Mapping[str, Any]) -> Iterator[Fault]:
+    for name, fix in FIXES.items():
+        mine, theirs = here.get(name), node.get(name)
+        if not same(name, mine, theirs):
+            words = MISSING.get(name, fix) if theirs is None else fix
+            got = f"{theirs or 'missing'} on {node['node']}"
+            yield Fault(name, got, f"{mine or 'none'}, as here", words.format(here=mine, there=theirs))
+
+
+def _library_faults(
+    libraries: Sequence[Requirement], head: Mapping[str, Any], node: Mapping[str, Any]
+) -> Iterator[Fault]:
+    for wanted in libraries:
+        if wanted.name in COMPARED_APART:
+            continue
+        theirs, of_head = node["libraries"][wanted.name], head["libraries"][wanted.name]
+        got = f"{theirs or 'missing'} on {node['node']}"
+        if theirs is None or not wanted.specifier.contains(theirs, prereleases=True):
+            step = f"pip install '{wanted.name}{wanted.specifier}' there, or submit with --pip"
+            yield Fault(wanted.name, got, str(wanted.specifier), step)
+        elif of_head is None or theirs.partition("+")[0] != of_head.partition("+")[0]:
+            yield Fault(wanted.name, got, f"{of_head}, as on {head['node']}", ONE_ENVIRONMENT)
+
+
+def _image_faults(head: Mapping[str, Any], node: Mapping[str, Any]) -> Iterator[Fault]:
+    theirs, of_head = (each.get("image") or "none of ours" for each in (node, head))
+    if theirs != of_head:
+        got, allowed = f"{theirs} on {node['node']}", f"{of_head}, as on {head['node']}"
+        yield Fault("image", got, allowed, ONE_IMAGE)

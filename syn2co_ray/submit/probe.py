@@ -1,13 +1,14 @@
 """A small job that says what a cluster is: versions on each node, resources, and which places it can reach.
 
-It is sent as a file of its own and run as `python probe.py job.yaml`, where this package may be missing: it
-imports only the standard library and Ray until it knows better. Its answer is one line of its log.
+It is sent as a file of its own and run as `python probe.py job.yaml LIBRARY...`, where this package may be
+missing: it imports only the standard library and Ray until it knows better. Its answer is a line of its log.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -17,6 +18,8 @@ from typing import Any
 
 PACKAGE = "syn2co_ray"
 ANSWER = "probe's answer: "
+IMAGE_VARIABLE = "SYN2CO_IMAGE"
+"""Set in `cluster/image/Dockerfile`: the name of the image."""
 NODE_TIMEOUT_S = 120.0
 
 
@@ -48,9 +51,19 @@ def _code() -> str | None:
     return f"code {whole.hexdigest()[:12]}"
 
 
-def ask_node(name: str, job_text: str, mark: str) -> dict[str, Any]:
+def _described(name: str, libraries: list[str]) -> dict[str, Any]:
+    """The node that this runs on: versions, those of the libraries (None where missing), and its image."""
+    return {
+        "node": name,
+        **versions_here(),
+        "image": os.environ.get(IMAGE_VARIABLE) or None,
+        "libraries": {library: _version(library) for library in libraries},
+    }
+
+
+def ask_node(name: str, libraries: list[str], job_text: str, mark: str) -> dict[str, Any]:
     """What one node says; `mark` names the object that the head has written into the job's storage."""
-    answer: dict[str, Any] = {"node": name, **versions_here()}
+    answer = _described(name, libraries)
     if answer[PACKAGE] is not None:
         try:
             from syn2co_ray.submit.reach import reach_from_node
@@ -60,9 +73,9 @@ def ask_node(name: str, job_text: str, mark: str) -> dict[str, Any]:
     return answer
 
 
-def ask_cluster(job_file: str) -> dict[str, Any]:
+def ask_cluster(job_file: str, libraries: list[str]) -> dict[str, Any]:
     """Versions of the head's `python`, then of every node, with its resources and what it cannot reach."""
-    head: dict[str, Any] = {"node": "the head", **versions_here()}
+    head = _described("the head", libraries)
     answer: dict[str, Any] = {"nodes": [head], "resources": [], "autoscaler": None}
     if head["ray"] is None or head[PACKAGE] is None:
         return answer
@@ -85,7 +98,7 @@ def ask_cluster(job_file: str) -> dict[str, Any]:
             .options(
                 num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             )
-            .remote(f"{node['NodeName']} ({node['NodeManagerAddress']})", job_text, mark)
+            .remote(f"{node['NodeName']} ({node['NodeManagerAddress']})", libraries, job_text, mark)
             for node in nodes
         ]
         answer["nodes"] += ray.get(asked, timeout=NODE_TIMEOUT_S)
@@ -97,4 +110,4 @@ def ask_cluster(job_file: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(ANSWER + json.dumps(ask_cluster(sys.argv[1])), flush=True)
+    print(ANSWER + json.dumps(ask_cluster(sys.argv[1], sys.argv[2:])), flush=True)

@@ -64,7 +64,8 @@ def reach_from_node(job_text: str, mark: str) -> list[str]:
         publish_bytes(store, own, b"1")
         delete(store, own)
 
-    return _errors(both_ways, job_text) + _missing(load_text(job_text))
+    errors = _errors(both_ways, job_text)
+    return errors if errors else _missing(load_text(job_text))
 
 
 def written_places(job: JobSpec) -> list[Store]:
@@ -145,7 +146,11 @@ def _check_there(uri: str, options: ObjectStoreSpec) -> None:
 def _errors(do: Callable[[Store], None], job_text: str) -> list[str]:
     """What goes wrong at the places that the job writes to, as JSON."""
     errors = []
-    for store in written_places(load_text(job_text)):
+    try:
+        places = written_places(load_text(job_text))
+    except Syn2coError as error:  # a node that lacks what the job file asks for
+        return [error_to_json(error)]
+    for store in places:
         try:
             # A data set that is there is not written again, and need not be ours to write.
             if not exists(store, PREPARED):

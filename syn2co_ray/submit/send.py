@@ -10,8 +10,11 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
+
+from packaging.requirements import Requirement
 
 from ..spec.errors import ClusterError, error_from_json
 from ..spec.identity import resolved_yaml, run_name
@@ -20,8 +23,9 @@ from ..spec.pipeline import PipelineJobSpec
 from . import probe
 from .dashboard import Dashboard
 from .jobs import COMMAND_KEY, PROBE_KEY, RUN_KEY, code_of, job_client, list_jobs, log_of, wait_until_over
+from .libraries import extras_of, needed_libraries
 from .parity import OTHER_LIBRARIES, check_parity
-from .shipping import JOB_FILE, entrypoint, runtime_env, with_absolute_paths
+from .shipping import JOB_FILE, entrypoint, pinned_libraries, runtime_env, with_absolute_paths
 
 PROBE_FILE = "probe.py"
 PROBE_STOP_GRACE_S = 10
@@ -43,6 +47,14 @@ class Sending:
     def run(self) -> str:
         return self.job.name if isinstance(self.job, PipelineJobSpec) else run_name(self.job)
 
+    @property
+    def libraries(self) -> list[Requirement]:
+        """That the job needs; none when this package runs from a folder, which does not say them."""
+        try:
+            return needed_libraries(extras_of(self.job))
+        except PackageNotFoundError:
+            return []
+
 
 def submit(dashboard: Dashboard, sending: Sending, log: Callable[[str], None]) -> str:
     """Check the job against the cluster and send it; returns its id there.
@@ -61,24 +73,26 @@ def submit(dashboard: Dashboard, sending: Sending, log: Callable[[str], None]) -
     if changed:
         log(f"made absolute, to be the same on all nodes: {', '.join(changed)}")
     log(f"run {sending.run}")
+    if not sending.libraries:
+        log(f"libraries are not compared: {probe.PACKAGE} is not installed here (pip install -e .)")
     _refuse_twice(dashboard, sending.run)
     with _folder_of(sending.job) as folder:
         log("asking the cluster's nodes for versions, resources and the job's places ...")
         answer = _asked(dashboard, sending, folder)
-        for line in checked_lines(sending.job, answer):
+        for line in checked_lines(sending.job, answer, sending.libraries):
             log(line)
         environment = _uploaded(sending, folder, sending.stop_grace_s)
         metadata = {RUN_KEY: sending.run, COMMAND_KEY: sending.command}
         return _sent(dashboard, entrypoint(), environment, sending.run, metadata)
 
 
-def checked_lines(job: JobSpec, answer: dict[str, Any]) -> list[str]:
-    """What the probe's answer means for a job.
+def checked_lines(job: JobSpec, answer: dict[str, Any], libraries: Sequence[Requirement]) -> list[str]:
+    """What the probe's answer means for a job that needs these libraries.
 
     Raises:
         ClusterError, ResourceError, StorageError: as of `submit`.
     """
-    check_parity(probe.versions_here(), answer["nodes"])
+    check_parity(probe.versions_here(), answer["nodes"], libraries)
     for node in answer["nodes"]:
         if "cannot_import" in node:
             got = f"{probe.PACKAGE} is there and cannot be imported: {node['cannot_import']}"
@@ -88,7 +102,9 @@ def checked_lines(job: JobSpec, answer: dict[str, Any]) -> list[str]:
     # It imports what all kinds of jobs need: seconds, which nobody shall wait who is refused before.
     from .cluster_fit import fit_lines
 
-    return fit_lines(job, answer["resources"], answer["autoscaler"])
+    image = answer["nodes"][0]["image"]
+    lines = [f"image of all nodes: {image}"] if image else []
+    return lines + fit_lines(job, answer["resources"], answer["autoscaler"])
 
 
 def _refuse_twice(dashboard: Dashboard, run: str) -> None:
@@ -96,14 +112,14 @@ def _refuse_twice(dashboard: Dashboard, run: str) -> None:
     for known in list_jobs(dashboard):
         if known.run == run and not known.is_over:
             got = f"{known.name} is at it ({known.status})"
-            step = f"syn2co logs -f {known.name}, or syn2co stop {known.name}"
-            raise ClusterError(f"run {run}", got, "one job a run", step)
+            follow, stop = dashboard.command("logs", "-f", known.name), dashboard.command("stop", known.name)
+            raise ClusterError(f"run {run}", got, "one job a run", f"{follow}, or {stop}")
 
 
 def _asked(dashboard: Dashboard, sending: Sending, folder: Path) -> dict[str, Any]:
     """Send the probe, and wait for what it says."""
     environment = _uploaded(sending, folder, PROBE_STOP_GRACE_S)
-    command = f"python {PROBE_FILE} {JOB_FILE}"
+    command = shlex.join(["python", PROBE_FILE, JOB_FILE, *(wanted.name for wanted in sending.libraries)])
     name = _sent(dashboard, command, environment, f"probe-{sending.run}", {PROBE_KEY: sending.run})
     ended = wait_until_over(dashboard, name)
     said = log_of(dashboard, name)
@@ -111,7 +127,8 @@ def _asked(dashboard: Dashboard, sending: Sending, folder: Path) -> dict[str, An
     if not lines:
         why = ended.message.strip() or said.strip() or ended.status
         last = "\n  ".join(why.splitlines()[-5:])
-        step = f"syn2co logs {name}; the cluster's `python` is the first of the PATH of its head's process"
+        logs = dashboard.command("logs", name)
+        step = f"{logs}; the cluster's `python` is the first of the PATH of its head's process"
         raise ClusterError(
             f"job {name}",
             f"the cluster could not be asked (exit code {code_of(ended, said)}):\n  {last}",
@@ -132,7 +149,8 @@ def _folder_of(job: JobSpec) -> Iterator[Path]:
 
 
 def _uploaded(sending: Sending, folder: Path, stop_grace_s: int) -> dict[str, Any]:
-    return runtime_env(folder, stop_grace_s=stop_grace_s, working_tree=sending.working_tree, pip=sending.pip)
+    pip = pinned_libraries(sending.libraries) if sending.pip else ()
+    return runtime_env(folder, stop_grace_s=stop_grace_s, working_tree=sending.working_tree, pip=pip)
 
 
 def _sent(
@@ -150,9 +168,5 @@ def _sent(
         )
     except (RuntimeError, OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[-1]
-        raise ClusterError(dashboard.url, f"it did not take the job: {reason}", "", "syn2co doctor") from None
-
-
-def command_again(words: Sequence[str]) -> str:
-    """The command line of these words, as a shell takes it."""
-    return shlex.join(["syn2co", *words])
+        got, step = f"it did not take the job: {reason}", dashboard.command("doctor")
+        raise ClusterError(dashboard.url, got, "", step) from None

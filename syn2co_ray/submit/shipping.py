@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from importlib.metadata import PackageNotFoundError, requires, version
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,7 @@ def entrypoint() -> str:
 
 
 def runtime_env(
-    folder: Path, *, stop_grace_s: int, working_tree: bool = False, pip: bool = False
+    folder: Path, *, stop_grace_s: int, working_tree: bool = False, pip: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Ray's description of what the job runs in.
 
@@ -83,7 +83,7 @@ def runtime_env(
         stop_grace_s: seconds between SIGTERM and SIGKILL when the job is stopped; Ray's own 3 are less than
             a checkpoint takes.
         working_tree: send this package's code.
-        pip: install this package's libraries, in the versions that are installed here.
+        pip: libraries to install, as `pinned_libraries` gives them.
     """
     environment: dict[str, Any] = {
         "working_dir": str(folder),
@@ -94,30 +94,33 @@ def runtime_env(
         environment["py_modules"] = [str(Path(__file__).parents[1])]
         environment["excludes"] = ["**/__pycache__"]
     if pip:
-        environment["pip"] = {"packages": pinned_libraries(), "pip_check": False}
+        environment["pip"] = {"packages": list(pip), "pip_check": False}
         environment["config"] = {"setup_timeout_seconds": INSTALL_TIMEOUT_S}
     return environment
 
 
 def pinned_libraries(
-    required: list[str] | None = None, installed: Callable[[str], str] = version
+    libraries: Sequence[Requirement], installed: Callable[[str], str] = version
 ) -> list[str]:
-    """This package's libraries as `name==version`, without Ray, which a cluster brings itself.
+    """Libraries as `name==version`, as they are here, without Ray, which a cluster brings itself.
 
     A build's label (`+cpu`, `+cu128`) is left out: it names a build for this machine, and any build of
     the version that is installed on the cluster satisfies what is asked.
 
     Raises:
-        ClusterError: this package is not installed, or one of its libraries is not.
+        ClusterError: none are known, as this package is not installed, or one of them is not.
     """
-    try:
-        lines = (requires(PACKAGE) or []) if required is None else required
-        names = [
-            wanted.name
-            for wanted in map(Requirement, lines)
-            if wanted.marker is None or wanted.marker.evaluate({"extra": ""})
-        ]
-        return [f"{name}=={installed(name).partition('+')[0]}" for name in names if name.lower() != "ray"]
-    except PackageNotFoundError as error:
-        got = f"{error.name} is not installed here, so that its version is not known"
-        raise ClusterError("--pip", got, "", "pip install syn2co_ray here first") from None
+    if not libraries:
+        got = f"{PACKAGE} is not installed here, so that its libraries are not known"
+        raise ClusterError("--pip", got, "", "pip install -e . in its checkout")
+    pinned = []
+    for wanted in libraries:
+        if wanted.name.lower() == "ray":
+            continue
+        try:
+            pinned.append(f"{wanted.name}=={installed(wanted.name).partition('+')[0]}")
+        except PackageNotFoundError:
+            got = f"{wanted.name} is not installed here, so that its version is not known"
+            step = f"pip install '{wanted.name}{wanted.specifier}' here first"
+            raise ClusterError("--pip", got, "", step) from None
+    return pinned

@@ -22,6 +22,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from syn2co_ray.submit.probe import IMAGE_VARIABLE
+
 from .dockerfile import build_context, copy, instructions
 from .manifests import CLUSTER
 
@@ -72,8 +74,13 @@ def test_image_ends_as_the_user_that_the_manifests_name_and_holds_no_secret():
 
 
 def test_base_is_cudas_and_of_a_fixed_version():
-    (argument,) = [words for name, words in STEPS if name == "ARG"]
+    argument = next(words for name, words in STEPS if name == "ARG")
     assert re.fullmatch(r"CUDA_IMAGE=nvidia/cuda:\d+\.\d+\.\d+-\w+-ubuntu[\d.]+", argument)
+
+
+def test_image_can_be_told_its_name_where_the_probe_of_submit_looks():
+    assert ("ARG", "IMAGE") in STEPS
+    assert ("ENV", f"{IMAGE_VARIABLE}=$IMAGE") in STEPS
 
 
 def test_constraints_are_versions_only_and_meet_what_the_package_asks_for():

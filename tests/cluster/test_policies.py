@@ -54,7 +54,7 @@ def test_policy_allows_what_it_says_and_nothing_by_a_star():
 
 
 @contextmanager
-def _governed(store: ObjectStore, statements: list[dict[str, Any]]) -> Iterator[tuple[str, str, ObjectStore]]:
+def governed(store: ObjectStore, statements: list[dict[str, Any]]) -> Iterator[tuple[str, str, ObjectStore]]:
     """Buckets of images and runs, and a user who may do in them what the statements say."""
     boto3 = pytest.importorskip("boto3", reason="needs boto3 (the extra `test`)")
     owner = boto3.client(
@@ -117,7 +117,8 @@ def _use_everything(images: str, runs: str) -> None:
     assert list_files(run, missing_ok=True) == []
 
 
-def _as(monkeypatch: pytest.MonkeyPatch, user: ObjectStore) -> None:
+def act_as(monkeypatch: pytest.MonkeyPatch, user: ObjectStore) -> None:
+    """The credentials of this process are those of a user."""
     for name, value in user.environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(retry, "CREDENTIALS_PATIENCE_S", 0.0)  # what is refused here stays refused
@@ -125,8 +126,8 @@ def _as(monkeypatch: pytest.MonkeyPatch, user: ObjectStore) -> None:
 
 @pytest.mark.object_store
 def test_policy_is_enough_for_everything_that_runs_do(object_store, monkeypatch):
-    with _governed(object_store, POLICY["Statement"]) as (images, runs, user):
-        _as(monkeypatch, user)
+    with governed(object_store, POLICY["Statement"]) as (images, runs, user):
+        act_as(monkeypatch, user)
         _use_everything(images, runs)
 
 
@@ -139,16 +140,16 @@ def test_policy_allows_nothing_that_runs_do_without(object_store, monkeypatch, s
     (statement,) = [statement for statement in statements if statement["Sid"] == sid]
     statement["Action"] = sorted(_actions(statement) - {action})
     statements = [statement for statement in statements if statement["Action"]]
-    with _governed(object_store, statements) as (images, runs, user):
-        _as(monkeypatch, user)
+    with governed(object_store, statements) as (images, runs, user):
+        act_as(monkeypatch, user)
         with pytest.raises((StorageError, AssertionError)):
             _use_everything(images, runs)
 
 
 @pytest.mark.object_store
 def test_images_cannot_be_changed(object_store, monkeypatch):
-    with _governed(object_store, POLICY["Statement"]) as (images, _, user):
-        _as(monkeypatch, user)
+    with governed(object_store, POLICY["Statement"]) as (images, _, user):
+        act_as(monkeypatch, user)
         source = open_store(f"s3://{images}/train", OPTIONS)
         with pytest.raises(StorageError, match="policy"):
             publish_bytes(source, "b.jpg", b"forged")

@@ -2,8 +2,12 @@ from __future__ import annotations
 
 import pytest
 
-from syn2co_ray.submit.jobs import Job, code_of, ending_words
+from syn2co_ray.spec.errors import ClusterError
+from syn2co_ray.submit import jobs
+from syn2co_ray.submit.jobs import Job, code_of, ending_words, follow
 from syn2co_ray.submit.shipping import ENDED
+
+from .job_server import JOB, JobServer, serving
 
 
 def job(status: str, exit_code: int | None = None, error_type: str | None = None, message: str = "") -> Job:
@@ -49,3 +53,26 @@ def test_the_end_says_what_to_do():
 
 def test_a_line_of_the_list_has_status_time_and_run():
     assert job("SUCCEEDED", 0).line(now=1000.0) == "tiny-1  SUCCEEDED  2 min 30 s  tiny"
+
+
+@pytest.mark.parametrize("break_off", ["close", "abort"])
+def test_a_broken_connection_is_made_again_and_nothing_is_written_twice(monkeypatch, break_off):
+    monkeypatch.setattr(jobs, "RECONNECT_AFTER_S", 0.0)
+    written: list[str] = []
+    parts = ("epoch 1/3 ...\nepo", "ch 2/3 ...\n", "epoch 3/3 ...\n")
+    with serving(JobServer(*parts, break_off=break_off)) as server:
+        ended = follow(server.dashboard, JOB, written.append)
+    assert written == list(parts)
+    assert (ended.status, server.connections) == ("SUCCEEDED", 3)
+
+
+def test_following_gives_up_after_a_while_and_says_how_to_go_on(monkeypatch):
+    monkeypatch.setattr(jobs, "RECONNECT_AFTER_S", 0.0)
+    monkeypatch.setattr(jobs, "RECONNECTS", 2)
+    # From the second connection on nothing new comes, and each one breaks.
+    with serving(JobServer("epoch 1/3 ...\n", *[""] * 9, break_off="abort")) as server:
+        with pytest.raises(ClusterError, match=f"lost while following {JOB}") as caught:
+            follow(server.dashboard, JOB, lambda text: None)
+        url = server.dashboard.url
+    assert server.connections == 3
+    assert caught.value.fault.next_step == f"the job may be well: syn2co logs -f {JOB} --address {url}"

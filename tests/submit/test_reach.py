@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from syn2co_ray.spec.errors import error_from_json
 from syn2co_ray.spec.identity import resolved_yaml
 from syn2co_ray.spec.load import load_job
 from syn2co_ray.spec.source import ObjectStoreSpec
@@ -65,6 +66,14 @@ def test_storage_that_cannot_be_written_is_an_error_of_the_head(tmp_path):
     (tmp_path / "file").write_text("")
     _, errors = leave_mark(resolved_yaml(tiny_job(tmp_path, f"storage={tmp_path / 'file'}/runs")))
     assert json.loads(errors[0])[0] == "StorageError"
+
+
+def test_a_node_that_lacks_what_the_job_file_asks_for_says_so(monkeypatch, tmp_path):
+    text = resolved_yaml(tiny_job(tmp_path, "track={tensorboard: true}"))
+    monkeypatch.setattr("syn2co_ray.spec.rules.track.find_spec", lambda library: None)
+    for errors in (leave_mark(text)[1], reach_from_node(text, "mark")):
+        (error,) = [error_from_json(error) for error in errors]
+        assert error.fault.where == "track.tensorboard"
 
 
 def test_sources_that_the_job_makes_need_not_be_there(tmp_path):

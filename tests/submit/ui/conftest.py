@@ -136,6 +136,16 @@ def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
 
 
+@pytest.fixture
+def cluster_address(ray_cluster, no_cluster: None, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Head of the session's cluster, named by RAY_ADDRESS for one test."""
+    import ray
+
+    address = str(ray.get_runtime_context().gcs_address)
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    return address
+
+
 def store_of(uri: str):
     """The store of a place of these tests."""
     return open_store(uri, ObjectStoreSpec())

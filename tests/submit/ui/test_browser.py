@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from .conftest import Client
+from .conftest import Client, Serve
 
 FLAGS = (
     "--headless",
@@ -50,16 +50,37 @@ def screenshot(client: Client, path: str, folder: Path, *flags: str) -> np.ndarr
     return np.asarray(Image.open(io.BytesIO(picture.read_bytes())).convert("RGB"))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "path", ["/", "/run/0/digits-synby-3fa9c1d2", "/search/0/search-44444444", "/data/0/generated"]
-)
-def test_a_page_is_drawn_in_light_and_in_dark(client: Client, tmp_path: Path, path: str) -> None:
-    light = screenshot(client, path, tmp_path)
-    dark = screenshot(client, path, tmp_path, DARK)
+def drawn(client: Client, path: str, folder: Path) -> np.ndarray:
+    """The page in light, (H, W, 3) uint8, once it is known to show something in light and in dark."""
+    light = screenshot(client, path, folder)
+    dark = screenshot(client, path, folder, DARK)
     assert light.shape == dark.shape == (1200, 1400, 3)
     # Ground and ink: the corner is the ground, and something else is drawn over a part of the page.
     assert light[0, 0].min() > 230
     assert dark[0, 0].max() < 40
     for pixels in (light, dark):
-        assert 0.002 < float((np.abs(pixels.astype(int) - pixels[0, 0]).max(axis=2) > 60).mean()) < 0.9
+        assert 0.002 < ink(pixels) < 0.9
+    return light
+
+
+def ink(pixels: np.ndarray) -> float:
+    """Part of the page that is not its ground."""
+    return float((np.abs(pixels.astype(int) - pixels[0, 0]).max(axis=2) > 60).mean())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "path", ["/", "/run/0/digits-synby-3fa9c1d2", "/search/0/search-44444444", "/data/0/generated"]
+)
+def test_a_page_is_drawn_in_light_and_in_dark(client: Client, tmp_path: Path, path: str) -> None:
+    drawn(client, path, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_the_list_is_drawn_with_the_cluster_in_it(
+    serve: Serve, storage: Path, tmp_path: Path, cluster_address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_cluster = drawn(serve(str(storage)), "/", tmp_path)
+    monkeypatch.delenv("RAY_ADDRESS")
+    assert ink(with_cluster) > 1.01 * ink(drawn(serve(str(storage)), "/", tmp_path))

@@ -9,9 +9,10 @@ import pytest
 
 from syn2co_ray.storage import publish_file
 from syn2co_ray.submit.ui import views
+from syn2co_ray.submit.ui.cluster_state import ClusterState, NodeState
 
 from ...report.conftest import PNG, RunFolder
-from .conftest import Client, Serve, basic, store_of
+from .conftest import HOSTILE, Client, Serve, basic, store_of
 
 ADDRESSES = (
     "/",
@@ -201,6 +202,59 @@ def test_damaged_metrics_of_one_run_leave_the_list_readable(
     answer = serve(str(tmp_path)).ask("/")
     assert answer.status == 200
     assert "93.06" in answer.text
+
+
+@pytest.mark.ray
+def test_the_list_shows_the_cluster_that_ray_address_names(
+    serve: Serve, storage: Path, ray_cluster, cluster_address: str
+) -> None:
+    page = serve(str(storage)).ask("/").text
+    assert f'Cluster <span class="soft small"><code>{cluster_address}</code>' in page
+    assert "<b>1 node</b>" in page
+    (row,) = cluster_rows(page)
+    assert cluster_address.rpartition(":")[0] in row
+    assert re.search(rf"[\d.]+ of {ray_cluster.cpus:g}</td>", row)
+    assert "digits-synby-3fa9c1d2" in page
+
+
+def cluster_rows(page: str) -> list[str]:
+    """Rows of the table of nodes."""
+    table = page.partition("CPUs in use</th>")[2].partition("</table>")[0]
+    return table.partition("<tbody>")[2].split("</tr>")[:-1]
+
+
+def test_the_list_shows_nodes_that_work_come_and_failed(
+    serve: Serve, storage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes = (
+        NodeState("10.0.0.2", "train-spot", "running", 3.0, 8.0, 2.0, 4.0),
+        NodeState("10.0.0.3", HOSTILE, "idle", 0.0, 0.0, 0.0, 0.0),
+    )
+    totals = {"CPU": (3.0, 8.0), "GPU": (2.0, 4.0)}
+    state = ClusterState("head:6379", nodes, ("2 x train-spot",), (f"1 x {HOSTILE}",), 5, "", totals)
+    monkeypatch.setattr(views, "cluster_state", lambda: state)
+    page = serve(str(storage)).ask("/").text
+    first, second = cluster_rows(page)
+    for shown in ("10.0.0.2", "train-spot", "running", "3 of 8", "2 of 4", "width: 37.5%"):
+        assert shown in first
+    assert "width: 0%" in second
+    assert "<b>2 nodes</b>" in page
+    assert "3 of 8 CPUs, 2 of 4 GPUs in use" in page
+    assert "5 requests wait for room." in page
+    assert "Coming: 2 x train-spot" in page
+    assert "Failed: 1 x &lt;img" in page
+    assert HOSTILE not in page
+
+
+def test_a_head_that_does_not_answer_is_said_and_the_runs_are_there_all_the_same(
+    serve: Serve, storage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = ClusterState("head:6379", fault="its head does not answer")
+    monkeypatch.setattr(views, "cluster_state", lambda: gone)
+    page = serve(str(storage)).ask("/").text
+    assert '<p class="absent">its head does not answer</p>' in page
+    assert cluster_rows(page) == []
+    assert "digits-synby-3fa9c1d2" in page
 
 
 @pytest.mark.object_store
