@@ -33,8 +33,9 @@ def results(
 ) -> None:
     """One table of many runs: a row for those that differ only in their seed, mean ± deviation over seeds.
 
-    A folder of runs, or a search's, stands for all runs below it. Published figures stand beside runs of the
-    same recipe on ImageNet-1k. Runs that are not finished or cannot be read are named below the table.
+    A folder of runs, or a search's, stands for all runs below it. Evaluations stand in the row of the
+    training whose weights they measured, published figures beside ours of the same recipe, protocol and
+    images. Runs that are not finished or cannot be read are named below the table.
 
     Example: syn2co results s3://bucket/runs --format latex --into table.tex
     """

@@ -102,7 +102,7 @@ def _folder(run: LoadedRun) -> str:
 
 
 def _tiles(runs: Sequence[LoadedRun], table: ResultsTable) -> list[tuple[str, str, str]]:
-    finished = sum(len(row.runs) for row in table.rows if row.features == table.rows[0].features)
+    finished = len({uri for row in table.rows for uri in row.runs})
     tiles = [("runs", str(len(runs)), f"{finished} in the table, {len(table.left_out)} not")]
     for protocol in table.protocols:
         if protocol == "linear" or protocol == table.protocols[0]:

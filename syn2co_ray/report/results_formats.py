@@ -7,6 +7,7 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 
+from .protocols import family
 from .results_table import Measured, ResultsTable, TableRow
 from .table import aligned
 
@@ -31,7 +32,7 @@ def notes(table: ResultsTable) -> list[str]:
     if table.rows:
         lines.append(
             "Top-1 % unless named otherwise: mean ± sample standard deviation over n seeds. "
-            "Hours: the mean of a run, the times of its recorded steps times what its workers held."
+            "Hours: the mean of a training, the times of its recorded steps times what its workers held."
         )
     units = {row.hours.unit for row in table.rows if row.hours}
     if "CPU-hours" in units:
@@ -40,26 +41,21 @@ def notes(table: ResultsTable) -> list[str]:
         )
     for row in table.rows:
         if row.published:
-            sources = "; ".join(row.published.sources)
-            lines.append(f"Published, {row.framework} {row.backbone}, {row.epochs} epochs: {sources}.")
+            lines.append(f"Published, {row.framework} {row.backbone}, {row.epochs} epochs: {_sources(row)}.")
     return lines + [f"Not in the table: {left.uri}: {one_line(left.reason)}" for left in table.left_out]
 
 
 def cells(table: ResultsTable) -> list[list[str]]:
-    """Header and rows as text; a figure that was not measured is empty."""
-    published = any(row.published for row in table.rows)
-    has_knn = any(row.published and row.published.knn for row in table.rows)
-    features = len({row.features for row in table.rows}) > 1
-    header = ["run", "framework", "backbone", "data", "epochs", *(["features"] if features else []), "n"]
-    header += [*table.protocols, *(["published linear"] if published else [])]
-    header += [*(["published k-NN"] if has_knn else []), "hours a run", "commit", "data hash"]
-    lines = [header]
+    """Header and rows as text; a figure that was not measured is empty, published ones stand beside ours."""
+    words = _words(table)
+    columns = list(_columns(table))
+    header = [*words, "n", *(f"published {name}" if is_theirs else name for name, is_theirs in columns)]
+    lines = [[*header, "hours a run", "commit", "data hash"]]
     for row in table.rows:
-        line = [row.name, row.framework, row.backbone, row.data, row.epochs]
-        line += [*([row.features] if features else []), str(len(row.seeds))]
-        line += [figure_cell(row.figures.get(protocol), len(row.seeds)) for protocol in table.protocols]
-        line += [row.published.linear if row.published else NONE] if published else []
-        line += [row.published.knn if row.published else NONE] if has_knn else []
+        line = [*(str(getattr(row, field)) for field in words.values()), str(len(row.seeds))]
+        for name, is_theirs in columns:
+            own = figure_cell(row.figures.get(name), len(row.seeds))
+            line.append(_published(row, name) if is_theirs else own)
         hours = f"{row.hours.hours:.3g} {row.hours.unit}" if row.hours else NONE
         lines.append([one_line(cell) for cell in [*line, hours, ", ".join(row.commits), row.data_hash]])
     return lines
@@ -67,7 +63,36 @@ def cells(table: ResultsTable) -> list[list[str]]:
 
 def columns_of_words(table: ResultsTable) -> int:
     """How many columns of `cells`, from the left, hold words and not numbers."""
-    return 6 if len({row.features for row in table.rows}) > 1 else 5
+    return len(_words(table))
+
+
+def _words(table: ResultsTable) -> dict[str, str]:
+    """Heading -> field of a row, for columns of words; what is alike in all rows has none."""
+    told = {"run": "name", "framework": "framework", "backbone": "backbone", "data": "data"}
+    told["epochs"] = "epochs"
+    if len({row.features for row in table.rows}) > 1:
+        told["features"] = "features"
+    if len({row.measured_on for row in table.rows}) > 1 or any(row.has_evaluation for row in table.rows):
+        told["measured on"] = "measured_on"
+    return told
+
+
+def _columns(table: ResultsTable) -> Iterator[tuple[str, bool]]:
+    """Protocols in order (False), and after the last of a family its published figures (True)."""
+    published = {name for row in table.rows for name in row.published}
+    families = [family(protocol) for protocol in table.protocols]
+    for number, protocol in enumerate(table.protocols):
+        yield protocol, False
+        if families[number] in published and families[number] not in families[number + 1 :]:
+            yield families[number], True
+
+
+def _sources(row: TableRow) -> str:
+    return "; ".join(f"{each.protocol} {each.figure}: {each.source}" for each in row.published.values())
+
+
+def _published(row: TableRow, name: str) -> str:
+    return row.published[name].figure if name in row.published else NONE
 
 
 def figure_cell(figure: Measured | None, runs: int) -> str:
@@ -126,29 +151,30 @@ def as_csv(table: ResultsTable) -> str:
     """
     buffer = io.StringIO()
     figures = [f"{name} {part}" for name in table.protocols for part in ("mean", "deviation", "n")]
-    header = ["run", "framework", "backbone", "data", "epochs", "features", "seeds", *figures]
-    header += ["published linear", "published k-NN", "published source", "hours", "hours of"]
+    published = [name for name, is_theirs in _columns(table) if is_theirs]
+    header = ["run", "framework", "backbone", "data", "epochs", "features", "measured on", "seeds", *figures]
+    header += [*(f"published {name}" for name in published), "published source", "hours", "hours of"]
     header += ["commits", "data hash", "runs", "status"]
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(header)
     for row in table.rows:
-        writer.writerow([_no_formula(cell) for cell in _csv_cells(row, table.protocols)])
+        writer.writerow([_no_formula(cell) for cell in _csv_cells(row, table.protocols, published)])
     empty = [NONE] * (len(header) - 2)
     for left in table.left_out:
         writer.writerow([*empty, _no_formula(left.uri), _no_formula(f"left out: {left.reason}")])
     return buffer.getvalue()
 
 
-def _csv_cells(row: TableRow, protocols: Sequence[str]) -> Iterator[str]:
-    yield from (row.name, row.framework, row.backbone, row.data, row.epochs, row.features)
+def _csv_cells(row: TableRow, protocols: Sequence[str], published: Sequence[str]) -> Iterator[str]:
+    yield from (row.name, row.framework, row.backbone, row.data, row.epochs, row.features, row.measured_on)
     yield " ".join(map(str, row.seeds))
     for protocol in protocols:
         figure = row.figures.get(protocol)
         yield repr(figure.mean) if figure else NONE
         yield repr(figure.deviation) if figure and figure.deviation is not None else NONE
         yield str(figure.n) if figure else NONE
-    yield from (row.published.linear, row.published.knn) if row.published else (NONE, NONE)
-    yield "; ".join(row.published.sources) if row.published else NONE
+    yield from (_published(row, name) for name in published)
+    yield _sources(row)
     yield from (repr(row.hours.hours), row.hours.unit) if row.hours else (NONE, NONE)
     yield from (" ".join(row.commits), row.data_hash, " ".join(row.runs), "finished")
 

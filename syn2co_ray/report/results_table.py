@@ -1,25 +1,23 @@
-"""One table of many runs: a row for those that differ only in their seed, a column a protocol."""
+"""One table of many runs: a row for those that differ only in their seed, a column a protocol.
+
+Evaluations stand in the row of the training whose weights they measured. What was measured on other images or
+under other settings than the training itself measured is in a row of its own.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from statistics import mean, stdev
-from typing import Any
-
-import yaml
-
-from syn2co_ray.spec.errors import SpecError
-from syn2co_ray.spec.identity import hash_but_seed
-from syn2co_ray.spec.load import build_spec
 
 from .device_hours import DeviceHours, mean_hours
-from .published import Published, published_for, value_at
-from .run_files import ResultRow, RunFiles
+from .joined import Line, join
+from .measured import HASH_LENGTH, Measurement, Weights, measurement_of, set_name
+from .protocols import family, in_order
+from .published import Published, published_for
 from .run_folders import LoadedRun
-from .table import TRAINED
 
-COMMIT_LENGTH = HASH_LENGTH = 8
+COMMIT_LENGTH = 8
 
 
 @dataclass(frozen=True)
@@ -33,19 +31,21 @@ class Measured:
 
 @dataclass(frozen=True)
 class TableRow:
-    """Runs of one spec, whatever their seeds.
+    """One training, whatever its seeds, or one file of weights.
 
     Attributes:
-        name: of the runs.
-        framework, backbone, data, epochs: as their spec says.
+        name: of the training; of the evaluations, in brackets, where the row has no other figures.
+        framework, backbone, data, epochs: as the training's spec says.
         features: which encoder was measured.
-        seeds: of the runs.
-        figures: protocol -> percent.
-        published: the papers' row, where there is one.
-        hours: None where no step time is recorded.
+        measured_on: the sets of images, by the end of their URIs and a hash.
+        seeds: of the trainings.
+        figures: protocol -> figure; percent but for the statistics of features.
+        published: family of protocols -> a paper's figure.
+        hours: of the training; None where no step time is recorded.
         commits: of the code, shortened; `+` marks uncommitted changes.
-        data_hash: of the data's fingerprints, shortened; empty where they are not known.
+        data_hash: of the training data's fingerprints, shortened; empty where they are not known.
         runs: URIs.
+        has_evaluation: some of the runs are evaluations.
     """
 
     name: str
@@ -54,13 +54,15 @@ class TableRow:
     data: str
     epochs: str
     features: str
+    measured_on: str
     seeds: tuple[int, ...]
     figures: Mapping[str, Measured]
-    published: Published | None
+    published: Mapping[str, Published]
     hours: DeviceHours | None
     commits: tuple[str, ...]
     data_hash: str
     runs: tuple[str, ...]
+    has_evaluation: bool
 
 
 @dataclass(frozen=True)
@@ -80,37 +82,36 @@ class ResultsTable:
     left_out: tuple[LeftOut, ...]
 
 
-@dataclass
-class _Group:
-    """Runs that are repeats of one another, by seed."""
-
-    by_seed: dict[int, LoadedRun] = field(default_factory=dict)
-
-
 def results_table(runs: Sequence[LoadedRun], baselines: bool = False) -> ResultsTable:
     """The table of these runs; every one of them is in a row or left out with a reason.
 
-    Repeats have the same spec but for seed and name, and data of the same fingerprints. A seed counts once.
+    Repeats have the same spec but for seed and name, and data of the same fingerprints. A seed counts once
+    in a figure.
 
     Args:
         runs: run folders that were read.
         baselines: also rows for the features that a run compares its encoder with.
     """
-    groups: dict[tuple[str, str], _Group] = {}
-    left_out: list[LeftOut] = []
+    groups: dict[str, list[Measurement]] = {}
+    reasons: dict[str, str] = {}
     for run in runs:
-        reason = _why_left_out(run)
-        if not reason:
-            group = groups.setdefault(_identity(run.files), _Group())
-            seed = _seed(run.files.spec)
-            if seed in group.by_seed:
-                reason = f"repeats seed {seed} of {group.by_seed[seed].uri}, which is in the table"
-            else:
-                group.by_seed[seed] = run
-        if reason:
-            left_out.append(LeftOut(run.uri, reason))
-    rows = tuple(row for group in groups.values() for row in _rows(group, baselines))
-    return ResultsTable(rows, _protocols(rows), tuple(left_out))
+        if reason := _why_left_out(run):
+            reasons[run.uri] = reason
+        else:
+            found = measurement_of(run)
+            groups.setdefault(found.weights.identity, []).append(found)
+    rows: list[TableRow] = []
+    section_of: dict[str, str] = {}
+    for group in groups.values():
+        lines, repeats = join(group)
+        reasons |= repeats
+        for line in lines:
+            rows += _rows(line, baselines)
+            section_of |= line.section_of
+    shown = {protocol for row in rows for protocol in row.figures}
+    protocols = in_order({name: section for name, section in section_of.items() if name in shown})
+    left_out = tuple(LeftOut(run.uri, reasons[run.uri]) for run in runs if run.uri in reasons)
+    return ResultsTable(tuple(rows), protocols, left_out)
 
 
 def _why_left_out(run: LoadedRun) -> str:
@@ -129,131 +130,83 @@ def _why_left_out(run: LoadedRun) -> str:
     return "" if files.results.rows else "finished, but nothing was evaluated"
 
 
-def _identity(files: RunFiles) -> tuple[str, str]:
-    """Spec without seed and name, and the data it found."""
-    data = files.provenance.data if files.provenance else []
-    try:
-        spec = hash_but_seed(build_spec(dict(files.spec)))
-    except SpecError:
-        # A run of another version, whose spec this one refuses: only those of equal text are repeats.
-        spec = yaml.safe_dump({k: v for k, v in files.spec.items() if k not in ("seed", "name", "storage")})
-    return spec, " ".join(source.fingerprint or source.uri for source in data)
+def _rows(line: Line, baselines: bool) -> Iterator[TableRow]:
+    own = {name for runs in line.runs.values() for run in runs for name in run.own_features}
+    for features in line.runs:
+        if features in own or baselines:
+            yield _row(line, features, is_own=features in own)
 
 
-def _seed(spec: Mapping[str, Any]) -> int:
-    seed = spec.get("seed")
-    return seed if isinstance(seed, int) else 0
-
-
-def _rows(group: _Group, baselines: bool) -> Iterator[TableRow]:
-    runs = [group.by_seed[seed] for seed in sorted(group.by_seed)]
-    results = [run.files.results.rows for run in runs if run.files.results is not None]
-    features = list(dict.fromkeys(row.features for rows in results for row in rows))
-    trained = [name for name in features if name.startswith(TRAINED)]
-    for name in features if baselines or not trained else trained:
-        found = [figures_of(row) for rows in results for row in rows if row.features == name]
-        yield _row(runs, name, found, is_trained=name in trained)
-
-
-def _row(
-    runs: Sequence[LoadedRun], features: str, found: Sequence[Mapping[str, float]], is_trained: bool
-) -> TableRow:
-    spec = runs[0].files.spec
-    provenances = [run.files.provenance for run in runs if run.files.provenance is not None]
-    data = provenances[0].data if provenances else []
-    records = [source.records for source in data]
-    train_images = sum(count for count in records if count is not None) if None not in records else None
-    commits = dict.fromkeys(_short_commit(source.git_commit) for source in provenances)
+def _row(line: Line, features: str, is_own: bool) -> TableRow:
+    runs = sorted(line.runs[features], key=lambda run: run.weights.seed)
+    by_seed: dict[int, Weights] = {}
+    for run in runs:
+        by_seed.setdefault(run.weights.seed, run.weights)
+    values = {protocol: found for (name, protocol), found in line.values.items() if name == features}
+    weights = runs[0].weights
+    name = _joined([each.name for each in by_seed.values()])
+    evaluations = [run.name for run in runs if not run.is_training]
+    if len(evaluations) == len(runs):
+        name += f" ({_joined(evaluations)})"
     return TableRow(
-        name=_joined([str(run.files.spec.get("name") or run.uri.rsplit("/", 1)[-1]) for run in runs]),
-        framework=str(value_at(spec, "method.framework") or spec.get("kind") or ""),
-        backbone=_backbone(spec),
-        data=_data(spec),
-        epochs=str(value_at(spec, "train.epochs") or ""),
+        name=name,
+        framework=weights.framework,
+        backbone=weights.backbone,
+        data=weights.data,
+        epochs=weights.epochs,
         features=features,
-        seeds=tuple(_seed(run.files.spec) for run in runs),
-        figures=_measured(found),
-        published=published_for(spec, train_images) if is_trained else None,
-        hours=mean_hours([run.files for run in runs]) if is_trained else None,
-        commits=tuple(commit for commit in commits if commit),
-        data_hash=" ".join((source.fingerprint or "")[:HASH_LENGTH] for source in data).strip(),
-        runs=tuple(run.uri for run in runs),
+        measured_on=_measured_on(line),
+        seeds=tuple(by_seed),
+        figures={protocol: _measured(list(found.values())) for protocol, found in values.items()},
+        published=_published(line, weights, values) if is_own else {},
+        hours=mean_hours([each.hours for each in by_seed.values()]) if is_own else None,
+        commits=_commits(runs),
+        data_hash=_data_hash(weights),
+        runs=tuple(run.run.uri for run in runs),
+        has_evaluation=bool(evaluations),
     )
 
 
-def _measured(found: Sequence[Mapping[str, float]]) -> dict[str, Measured]:
-    values: dict[str, list[float]] = {}
-    for figures in found:
-        for protocol, value in figures.items():
-            values.setdefault(protocol, []).append(value)
-    return {
-        protocol: Measured(mean(each), stdev(each) if len(each) > 1 else None, len(each))
-        for protocol, each in values.items()
-    }
+def _measured(values: Sequence[float]) -> Measured:
+    return Measured(mean(values), stdev(values) if len(values) > 1 else None, len(values))
 
 
-def figures_of(row: ResultRow) -> dict[str, float]:
-    """Protocol -> percent: k-NN by k, the linear probe, and whatever else in percent the row holds."""
-    found = {f"k-NN k={k}": row.knn_top1_percent[k] for k in sorted(row.knn_top1_percent)}
-    if row.linear_top1_percent is not None:
-        found["linear"] = row.linear_top1_percent
-    for name, value in (row.model_extra or {}).items():
-        found.update(_percents((name,), value))
+def _measured_on(line: Line) -> str:
+    """Sets of images, each once: those of `data.eval`, of videos, landmarks and detectors."""
+    sets = [line.first_of[section].images(section) for section in line.first_of]
+    return ", ".join(dict.fromkeys(set_name(images[-1]) for images in sets if images))
+
+
+def _published(line: Line, weights: Weights, protocols: Iterable[str]) -> dict[str, Published]:
+    """Family of protocols -> the paper's figure, where ours was measured alike."""
+    if weights.training is None or not weights.as_published:
+        return {}
+    counts = [source.records for source in weights.training.data]
+    images = sum(count for count in counts if count is not None) if None not in counts else None
+    entries = published_for(weights.training.spec, images)
+    found = {}
+    for protocol in protocols:
+        section = line.section_of[protocol]
+        run = line.first_of[section]
+        counts = [images.records for images in run.images(section)]
+        for entry in entries:
+            if entry.protocol == family(protocol) and entry.is_measured_as(counts, run.run.files.spec):
+                found[entry.protocol] = entry
     return found
 
 
-def _percents(path: tuple[str, ...], value: Any) -> Iterator[tuple[str, float]]:
-    """Numbers below a value whose name ends in `_percent`; `interval95_percent` belongs to another one."""
-    if isinstance(value, Mapping):
-        for name, inner in value.items():
-            yield from _percents((*path, str(name)), inner)
-    elif isinstance(value, int | float) and path[-1].endswith("_percent") and "interval" not in path[-1]:
-        last = path[-1].removesuffix("_percent")
-        words = path[:-1] if last == "top1" and path[:-1] else (*path[:-1], last)
-        yield " ".join(word.replace("_", " ") for word in words), float(value)
+def _commits(runs: Sequence[Measurement]) -> tuple[str, ...]:
+    """Of the trainings, then of the evaluations where they are others."""
+    trainings = [run.weights.training.git_commit for run in runs if run.weights.training is not None]
+    commits = dict.fromkeys(commit for commit in (*trainings, *(run.commit for run in runs)) if commit)
+    return tuple(dict.fromkeys(c[:COMMIT_LENGTH] + ("+" if c.endswith("+") else "") for c in commits))
 
 
-def _backbone(spec: Mapping[str, Any]) -> str:
-    """The backbone's name, with what the spec changes in it."""
-    options = value_at(spec, "method.backbone_options")
-    changed = dict(options) if isinstance(options, Mapping) else {}
-    if (patch := value_at(spec, "method.patch_size")) is not None:
-        changed["patch_size"] = patch
-    told = ", ".join(f"{name} {value}" for name, value in changed.items())
-    return f"{value_at(spec, 'method.backbone') or ''}{f' ({told})' if told else ''}"
-
-
-def _data(spec: Mapping[str, Any]) -> str:
-    """Sources by the last two names of their URIs, with their shares and where they are not photographs."""
-    sources = value_at(spec, "data.train")
-    told = []
-    for source in sources if isinstance(sources, list) else []:
-        uri, share = str(value_at(source, "uri") or ""), value_at(source, "share")
-        words = "/".join([name for name in uri.rpartition("://")[2].split("/") if name][-2:])
-        if isinstance(share, int | float):
-            words = f"{100 * share:g} % {words}"
-        if value_at(source, "origin") == "generated":
-            words += " (generated)"
-        told.append(words)
-    return " + ".join(told)
-
-
-def _short_commit(commit: str | None) -> str:
-    return commit[:COMMIT_LENGTH] + ("+" if commit.endswith("+") else "") if commit else ""
+def _data_hash(weights: Weights) -> str:
+    data = weights.training.data if weights.training is not None else []
+    return " ".join((source.fingerprint or "")[:HASH_LENGTH] for source in data).strip()
 
 
 def _joined(names: Sequence[str]) -> str:
     different = list(dict.fromkeys(names))
     return ", ".join(different[:3]) + (f" and {len(different) - 3} more" if len(different) > 3 else "")
-
-
-def _protocols(rows: Sequence[TableRow]) -> tuple[str, ...]:
-    """k-NN by k, then the linear probe, then the others in the order in which they came."""
-    found = dict.fromkeys(protocol for row in rows for protocol in row.figures)
-
-    def order(protocol: str) -> tuple[int, int]:
-        if protocol.startswith("k-NN k="):
-            return 0, int(protocol.partition("=")[2])
-        return (1, 0) if protocol == "linear" else (2, 0)
-
-    return tuple(sorted(found, key=order))

@@ -139,6 +139,37 @@ class DataRecord(Record):
     records: int | None = None
 
 
+class TrainingRecord(Record):
+    """What made the weights of a checkpoint: enough for a table, without the folder of the training."""
+
+    uri: str
+    """Folder of the training."""
+    step: int | None = None
+    """Of the checkpoint; None where the training's results do not say which was its last."""
+    encoder: str = "online"
+    finished: bool = False
+    """The step is the training's last."""
+    spec: dict[str, Any] = {}
+    git_commit: str | None = None
+    data: list[DataRecord] = []
+    """Trained on."""
+    evaluated_on: list[DataRecord] = []
+    """As in the training's own provenance."""
+    hours: float | None = None
+    """What it cost up to that step (see `device_hours`)."""
+    hours_of: str = ""
+    """GPU-hours or CPU-hours."""
+
+
+class WeightsRecord(Record):
+    """The weights that a job measured."""
+
+    source: str = ""
+    digest: str = ""
+    training: TrainingRecord | None = None
+    """None for weights of a file or at random, and in folders of versions that did not record it."""
+
+
 class Provenance(Record):
     """What made the run: code, libraries, hardware, data."""
 
@@ -148,6 +179,13 @@ class Provenance(Record):
     libraries: dict[str, str] = {}
     hardware: dict[str, Any] = {}
     data: list[DataRecord] = []
+    """Of a training what it learned from, of an evaluation its bank and its evaluation images."""
+    evaluated_on: list[DataRecord] = []
+    """Of a training: the bank of k-NN and linear probe, the evaluation images last."""
+    detection: list[DataRecord] = []
+    """Of an evaluation with detectors: what they learned from, and what was searched."""
+    weights: WeightsRecord | None = None
+    """Of an evaluation: what was measured."""
     started_at: str | None = None
 
 

@@ -10,9 +10,11 @@ from rich.console import Console
 from ..data.prepare import run_prepare
 from ..evaluate.labelled import check_labelled
 from ..report.detection_tables import detection_lines, with_headlines
+from ..report.run_files import load_run_files
 from ..report.table import result_lines
+from ..report.training_record import training_record
 from ..spec.evaluation import EvaluateJobSpec
-from ..spec.identity import resolved_yaml, run_name
+from ..spec.identity import resolved, resolved_yaml, run_name
 from ..storage import publish_bytes
 from ..storage.run_layout import PROVENANCE_FILE, REPORT_FILE, RESULTS_FILE
 from ..train.run_folder import RunFolder
@@ -99,7 +101,7 @@ def _results(
             "device": device,
         }
         if run.read_json(PROVENANCE_FILE) is None:
-            run.write_json(PROVENANCE_FILE, {**provenance(job, ()), "weights": _about(source)})
+            run.write_json(PROVENANCE_FILE, {**provenance(job, ()), "weights": _made_by(source)})
     if job.detection is not None:
         found, warnings = run_detection(job, run, progress, stop, debug=debug)
         results = {**results, "detection": found, "warnings": [*results["warnings"], *warnings]}
@@ -109,6 +111,16 @@ def _results(
 
 def _about(source: Any) -> dict[str, Any]:
     return {"source": source.source, "digest": source.digest, "notes": list(source.notes)}
+
+
+def _made_by(source: Any) -> dict[str, Any]:
+    """The weights for provenance.json, with the training that made them: a table needs no other folder."""
+    if source.run is None:
+        return _about(source)
+    training = training_record(load_run_files(source.run), source.run.uri, source.step, source.encoder)
+    # The spec that the checkpoint holds is there whatever else the folder lacks.
+    training = training.model_copy(update={"spec": resolved(source.job)})
+    return {**_about(source), "training": training.model_dump(mode="json")}
 
 
 class _Measuring:
@@ -135,9 +147,8 @@ class _Measuring:
         networks = self.features.networks()
         videos = VideoPart.of(job, networks, self.source.image_size, self.device)
         if self.run.read_json(PROVENANCE_FILE) is None:
-            weights = _about(self.source)
             made = provenance(job, (*self.bank.indexes, *self.queries.indexes))
-            self.run.write_json(PROVENANCE_FILE, {**made, "weights": weights})
+            self.run.write_json(PROVENANCE_FILE, {**made, "weights": _made_by(self.source)})
         sets = {network.name: (self.features.of(self.bank, network), self.features.of(self.queries, network))
                 for network in networks}  # fmt: skip
         bank, queries = sets[networks[0].name]

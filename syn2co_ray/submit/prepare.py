@@ -18,7 +18,7 @@ from ..storage import Store, exists, publish_bytes, read_bytes
 from ..storage.run_layout import INDEX_FOLDER, INHERITED_FILE, PROVENANCE_FILE
 from ..train.run_folder import RunFolder, open_run
 from .live import PreparedLive, prepare_live
-from .provenance import provenance
+from .provenance import data_records, provenance
 from .shared import source_index
 
 
@@ -74,6 +74,9 @@ def prepare_run(job: TrainingSpec, log: Callable[[str], None], shared: Store | N
     live = prepare_live(job, run.store, plan, shared) if job.data.live else None
     if run.read_json(PROVENANCE_FILE) is None:
         made_with = provenance(job, indexes, live.provenance if live else None)
+        if evaluation is not None:
+            measured = (*evaluation.bank.indexes, *evaluation.queries.indexes)
+            made_with["evaluated_on"] = data_records(measured)
         inherited = run.read_json(INHERITED_FILE)
         run.write_json(
             PROVENANCE_FILE, made_with | ({"inherited_from": inherited} if inherited is not None else {})

@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import time
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -28,13 +29,18 @@ def provenance(
         "git_commit": _git_commit(),
         "libraries": {name: _version(name) for name in LIBRARIES},
         "hardware": {"cpu": _cpu_name(), "cpus": os.cpu_count(), "machine": platform.machine()},
-        "data": [
-            {"uri": index.source.uri, "fingerprint": index.fingerprint, "records": index.num_records}
-            for index in indexes
-        ],
+        "data": data_records(indexes),
         **({"live": live} if live else {}),
         "started_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+
+
+def data_records(indexes: Iterable[SourceIndex]) -> list[dict[str, Any]]:
+    """What tells each data set from others, and how many images it has."""
+    return [
+        {"uri": index.source.uri, "fingerprint": index.fingerprint, "records": index.num_records}
+        for index in indexes
+    ]
 
 
 def _version(name: str) -> str | None:

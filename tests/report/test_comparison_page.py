@@ -13,6 +13,12 @@ from syn2co_ray.spec.source import ObjectStoreSpec
 from .conftest import SPEC, RunFolder
 
 
+def figure_of(page: str, title: str) -> str:
+    """A figure of the page, from its heading to its end."""
+    start = page.index(f"<h3>{title}</h3>")
+    return page[start : page.index("</figure>", start)]
+
+
 def test_runs_are_drawn_together_and_what_differs_is_listed(tmp_path: Path) -> None:
     for seed, name in enumerate(("first", "second")):
         run = RunFolder(tmp_path / name)
@@ -26,10 +32,15 @@ def test_runs_are_drawn_together_and_what_differs_is_listed(tmp_path: Path) -> N
     assert "runs &lt;b&gt;" in page
     assert "no results.json: under way" in page
     assert page.count("data:image/png;base64,") == 2
-    loss = page[page.index("Loss of all") :]
-    loss = loss[: loss.index("</svg>")]
+    loss = figure_of(page, "Loss of all")
     assert re.search(r">\s*first\s*<", loss)
     assert re.search(r">\s*second\s*<", loss)
+    # The telemetry of the negatives, of both runs: see `conftest.step_record` for what they recorded.
+    for title in ("Hardness of negatives", "Weight of negatives"):
+        panels = figure_of(page, title)
+        assert all(re.search(rf">\s*{text}\s*<", panels) for text in ("interpolated", "noise", "queue"))
+        assert all(re.search(rf">\s*{name}\s*<", panels) for name in ("first", "second"))
+    assert "not recorded" in figure_of(page, "Pull of negatives")
     assert "<code>seed</code>" in page
     assert not re.findall(r"""(?:src|href)=["'](?!data:|#)""", page)
     assert "default-src 'none'" in page

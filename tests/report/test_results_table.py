@@ -13,8 +13,7 @@ import pytest
 import yaml
 
 from syn2co_ray.report.results_formats import as_csv, as_latex, as_markdown, as_text, latex
-from syn2co_ray.report.results_table import ResultsTable, figures_of, results_table
-from syn2co_ray.report.run_files import ResultRow
+from syn2co_ray.report.results_table import ResultsTable, results_table
 from syn2co_ray.report.run_folders import load_runs
 from syn2co_ray.spec.errors import StorageError
 from syn2co_ray.spec.identity import resolved
@@ -178,32 +177,10 @@ def test_a_published_figure_stands_only_beside_its_own_recipe(
     )
     table = table_of(tmp_path, baselines=True)
     published = table.rows[0].published
-    assert (published.linear if published else None) == linear
-    assert table.rows[1].published is None
+    assert (published["linear"].figure if published else None) == linear
+    assert not table.rows[1].published
     assert ("published linear" in as_text(table)) == (linear is not None)
     assert ("Published, " in as_text(table)) == (linear is not None)
-
-
-def test_columns_hold_whatever_a_row_has_in_percent() -> None:
-    row = ResultRow.model_validate(
-        {
-            "features": "trained encoder",
-            "knn_top1_percent": {"200": 1.0, "20": 2.0},
-            "linear_learning_rate": 0.1,
-            "few_shot": {"5": {"top1_percent": 3.0, "interval95_percent": 0.5}},
-            "retrieval": {"map_percent": 4.0, "queries": 389},
-            "linear_augmented": {
-                **{"top1_percent": 5.0, "learning_rate": 1.0},
-                "heldout_top1_percent_by_rate": {"1": 5.5},
-                "best_on_eval": {"top1_percent": 6.0, "learning_rate": 2.0},
-            },
-            "fine_tune": {"0.1": {"top1_percent": 7.0, "images": 141}},
-        }
-    )
-    assert figures_of(row) == {
-        **{"k-NN k=20": 2.0, "k-NN k=200": 1.0, "few shot 5": 3.0, "retrieval map": 4.0},
-        **{"linear augmented": 5.0, "linear augmented best on eval": 6.0, "fine tune 0.1": 7.0},
-    }
 
 
 def test_a_figure_that_only_some_seeds_have_says_of_how_many(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from syn2co_ray.report.detection_tables import detection_lines
-from syn2co_ray.report.results_table import figures_of
+from syn2co_ray.report.protocols import figures_of
 from syn2co_ray.report.run_files import ResultRow
 from syn2co_ray.spec.errors import ResourceError, SpecError
 from syn2co_ray.spec.identity import run_name
@@ -73,7 +73,7 @@ def test_a_job_ends_in_figures_a_sheet_and_a_page(tmp_path: Path, ray_cluster: A
     assert detection_lines(results)[0] in text
     assert "linear" not in text
     (line,) = results["rows"]
-    assert figures_of(ResultRow.model_validate(line))["detection box ap50"] == row["box"]["ap50"]
+    assert figures_of(ResultRow.model_validate(line))["box AP50"] == row["box"]["ap50"]
     assert (folder / "detection.jpg").read_bytes().startswith(b"\xff\xd8")
     page = (folder / "report.html").read_text()
     for words in ("Detection, boxes", "Detection, masks, by category", "What was found"):

@@ -16,15 +16,18 @@ from rich.console import Console
 
 from syn2co_ray.evaluate.protocols import Evaluation
 from syn2co_ray.evaluate.shard_files import embeddings_of
+from syn2co_ray.report.results_table import results_table
+from syn2co_ray.report.run_folders import load_runs
 from syn2co_ray.spec.errors import CheckpointError, DataError, RunInterrupted
 from syn2co_ray.spec.identity import run_name
 from syn2co_ray.spec.load import load_text
+from syn2co_ray.spec.source import ObjectStoreSpec
 from syn2co_ray.submit import evaluate, leaks
 from syn2co_ray.submit.evaluate import run_evaluate
 from syn2co_ray.train.context import TrainContext
 
 from ..data.sources import png
-from ..train.local_run import local_loop, prepared
+from ..train.local_run import local_loop, prepared, rows_of
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +70,36 @@ def test_figures_are_those_that_the_run_itself_would_give(trained: Any, tmp_path
         assert row["linear_top1_percent"] == pytest.approx(expected["linear_top1_percent"], abs=1e-9)
     assert "trained encoder" in text
     assert "k-NN top-1 % (k=5)" in text
+
+
+def test_a_table_of_two_seeds_needs_no_training_folder(trained: Any, tmp_path: Path) -> None:
+    run = prepared(Path(trained[1].run.store.path).parents[1], "train.epochs=2", "seed=4")
+    loop = local_loop(run)
+    loop.run_to_end()
+    for each in (trained[1], loop):
+        each.run.write_json("results.json", {"status": "finished", "steps": each.step, "rows": []})
+    storage = tmp_path / "evaluations"
+    results = [
+        said(job(each, storage, "baselines=false", "linear=null", "few_shot={episodes: 5}"))[0]
+        for each in (trained, (run, loop))
+    ]
+    seconds = [row["step_time_s"] for each in (trained[1], loop) for row in rows_of(each.run.store.uri)]
+    shutil.rmtree(loop.run.store.path)
+    table = results_table(load_runs([str(storage)], ObjectStoreSpec()))
+    (row,) = table.rows
+    assert (row.seeds, row.framework, row.backbone) == (
+        (3, 4),
+        "synby",
+        "vit_tiny_patch16_224 (embed_dim 32, depth 2, num_heads 2, patch_size 8)",
+    )
+    assert (row.data, row.epochs) == ("digits/train", "2")
+    assert row.data_hash == run.stream.indexes[0].fingerprint[:8]
+    assert row.measured_on == f"digits/eval {run.evaluation.queries.indexes[0].fingerprint[:8]}"
+    expected = [each["rows"][0]["few_shot"]["5"]["top1_percent"] for each in results]
+    assert (row.figures["5-shot"].mean, row.figures["5-shot"].n) == (pytest.approx(np.mean(expected)), 2)
+    assert row.hours is not None
+    assert row.hours.hours == pytest.approx(sum(seconds) / 2 / 3600)
+    assert row.hours.unit == "CPU-hours"
 
 
 def test_a_stopped_evaluation_goes_on_with_what_it_has(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from syn2co_ray.report.results_table import figures_of
+from syn2co_ray.report.protocols import figures_of
 from syn2co_ray.report.run_files import ResultRow
 from syn2co_ray.spec.errors import DataError, RunInterrupted, SpecError
 from syn2co_ray.spec.identity import run_name, spec_hash
@@ -68,7 +68,7 @@ def test_videos_are_in_results_page_and_table(root: Path) -> None:
     assert own["video_segmentation"] == found["rows"]["random encoder"]
     assert "video_segmentation" not in pixels
     by_name = figures_of(ResultRow.model_validate(own))
-    assert by_name["video segmentation jf mean"] == found["rows"]["random encoder"]["jf_mean_percent"]
+    assert by_name["video J&F"] == found["rows"]["random encoder"]["jf_mean_percent"]
     folder = root / "out" / run_name(spec)
     assert json.loads((folder / "results.json").read_text()) == results
     page = (folder / "report.html").read_text()

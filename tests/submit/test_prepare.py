@@ -29,6 +29,10 @@ def test_run_folder_holds_spec_provenance_and_index_before_training(tmp_path):
     folder = Path(run.run.store.path)
     provenance = json.loads((folder / "provenance.json").read_text())
     assert provenance["data"][0]["records"] == run.plan.records[0] > 1400
+    # The k-NN bank is the training set here; the evaluation images come last.
+    bank, held_out = provenance["evaluated_on"]
+    assert bank == provenance["data"][0]
+    assert (held_out["uri"], held_out["records"]) == (run.job.data.eval.uri, 389)
     assert provenance["libraries"]["torch"]
     assert (folder / "spec.yaml").read_text().startswith("kind: pretrain")
     assert run.plan.steps_per_epoch == 5
