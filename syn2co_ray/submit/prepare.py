@@ -123,7 +123,7 @@ def frozen_index(
 
 
 def keep_index(run: Store, name: str, index: SourceIndex) -> None:
-    """Leave an index that is known in a run's folder, where `frozen_index` finds it; one that is there stays."""
+    """Leave an index in a run's folder, where `frozen_index` finds it; one that is there stays."""
     store, file = run.child(INDEX_FOLDER), f"{name}.index"
     if not exists(store, file):
         publish_bytes(store, file, save_index(index))

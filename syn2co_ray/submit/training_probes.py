@@ -183,8 +183,8 @@ def _final_checkpoint(prepared: PreparedRun) -> Checkpoint:
     run, last = prepared.run.store, prepared.plan.total_steps
     checkpoint, rejected = load_newest(run, spec_hash(prepared.job))
     if checkpoint is None or checkpoint.step != last:
-        found = "no whole checkpoint" if checkpoint is None else f"step {checkpoint.step} as the newest whole one"
+        newest = f"step {checkpoint.step} as the newest" if checkpoint else "no whole checkpoint"
         why = "".join(f" ({fault})" for fault in rejected)
         step = "delete this folder and run the same command: the probe is trained again"
-        raise CheckpointError(run.uri, f"{found} of a finished probe{why}", f"that of step {last}", step)
+        raise CheckpointError(run.uri, f"{newest} of a finished probe{why}", f"that of step {last}", step)
     return checkpoint

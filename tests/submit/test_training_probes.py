@@ -377,7 +377,9 @@ def test_a_damaged_final_checkpoint_gives_no_figures_of_an_earlier_one(
     (folder / "results.json").unlink()
     older, newest = sorted((run / "checkpoints").iterdir())
     (newest / "method.safetensors").write_bytes(b"")
-    with pytest.raises(CheckpointError, match=r"step 2 as .*method.safetensors.*that of step 4.*delete this"):
+    with pytest.raises(
+        CheckpointError, match=r"step 2 as the newest.*method.safetensors.*that of step 4.*delete this"
+    ):
         evaluated(spec)
     for file in (older / "MANIFEST.json", newest / "MANIFEST.json"):
         file.unlink()
