@@ -164,10 +164,12 @@ def generate(
         spec = load_job(job, overrides or ())
         if not isinstance(spec, GenerateSpec):
             raise SpecError([Fault("kind", spec.kind, "generate", "give a job that generates images")], job)
+        from .report.output_file import check_into
         from .submit.one_image import one_image
 
-        image, known = one_image(spec, only)
         target = Path(into or f"{only}.{spec.encoding.format}")
+        check_into(str(target))
+        image, known = one_image(spec, only)
         target.write_bytes(image)
         for name, value in known.items():
             if value is not None:
@@ -314,9 +316,12 @@ def best(
     """
 
     def work() -> None:
+        from .report.output_file import check_into
         from .search.leaderboard import job_text
         from .submit.search_results import best_job
 
+        if into:
+            check_into(into)
         entry = best_job(_search(search, overrides))
         if not into:
             print(job_text(entry), end="")

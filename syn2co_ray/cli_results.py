@@ -41,9 +41,12 @@ def results(
     """
 
     def work() -> None:
+        from .report.output_file import check_into
         from .report.run_folders import load_runs
         from .spec.source import ObjectStoreSpec
 
+        if into:
+            check_into(into)
         loaded = load_runs(runs, ObjectStoreSpec(endpoint_url=endpoint_url, region=region))
         if format_of_table == "html":
             # matplotlib takes seconds to import.
@@ -109,5 +112,5 @@ def _title(runs: list[str]) -> str:
 
 def add_commands(app: typer.Typer) -> None:
     """Give the command its words about results."""
-    app.command(epilog="Exit codes: 0 done, 3 no run there or no way to it.")(results)
+    app.command(epilog="Exit codes: 0 done, 2 no place for the file, 3 no run there.")(results)
     app.command(epilog="Exit codes: 0 ended, 2 an address that is refused, 3 no such storage.")(ui)

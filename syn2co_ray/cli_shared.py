@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import select
+import sys
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -22,10 +25,16 @@ EXIT_CODES = (
 )
 
 
+READER_GONE_EXIT_CODE = 141
+"""As a shell shows a command that SIGPIPE ended."""
+
+
 def guarded(call: Callable[[], Any], debug: bool) -> Any:
     """Run a command's work; our own errors become one message and an exit code."""
     try:
-        return call()
+        found = call()
+        sys.stdout.flush()
+        return found
     except Syn2coError as error:
         if debug:
             raise
@@ -38,8 +47,24 @@ def guarded(call: Callable[[], Any], debug: bool) -> Any:
         Console(stderr=True).print(words, highlight=False, markup=False, soft_wrap=True)
         raise typer.Exit(RunInterrupted.exit_code) from None
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            raise typer.Exit(READER_GONE_EXIT_CODE) from None
         if debug:
             raise
         words = f"error: {type(error).__name__}: {str(error).strip() or 'no message'} (--debug shows where)"
         Console(stderr=True).print(words, highlight=False, markup=False, soft_wrap=True, style="red")
         raise typer.Exit(Syn2coError.exit_code) from None
+
+
+def _nobody_reads() -> bool:
+    """Whether it is stdout's reader that went (`| head`); what is left for it is then thrown away."""
+    try:
+        watched = select.poll()
+        watched.register(sys.stdout.fileno(), 0)
+        is_gone = any(events & (select.POLLERR | select.POLLHUP) for _, events in watched.poll(0))
+    except (AttributeError, OSError):  # no poll on this system; no file behind stdout
+        return False
+    if is_gone:
+        # Python flushes once more as it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return is_gone

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import typer
 import yaml
 from typer.testing import CliRunner
 
 from syn2co_ray.cli import app
+from syn2co_ray.cli_shared import guarded
 
 JOBS = Path(__file__).resolve().parents[1] / "jobs"
 QUICKSTART, DIGITS = str(JOBS / "quickstart.yaml"), str(JOBS / "digits_synby.yaml")
@@ -119,3 +122,24 @@ def test_other_faults_say_what_to_do(words, code, says, tmp_path):
     done = syn2co(*words, *([f"storage={tmp_path}"] if words[0] == "report" else []))
     assert done.returncode == code
     assert says in done.stderr
+
+
+def test_a_reader_that_goes_early_is_no_error(tmp_path: Path) -> None:
+    job = tmp_path / "job.yaml"
+    job.write_text("kind: export\nname: out\nstorage: runs\nweights: {run: runs/tiny-1234abcd}\n")
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "syn2co_ray.cli", "resolve", str(job)]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, timeout=120)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_another_broken_pipe_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    def work() -> None:
+        raise BrokenPipeError("of a worker")
+
+    with pytest.raises(typer.Exit) as caught:
+        guarded(work, debug=False)
+    assert caught.value.exit_code == 4
+    assert "error: BrokenPipeError: of a worker" in capsys.readouterr().err

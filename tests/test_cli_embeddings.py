@@ -23,6 +23,8 @@ def test_help_says_what_is_compared_and_gives_an_example(command: str) -> None:
     [
         (["neighbours", "{folder}", "--key", "a"], 3, "no embeddings/manifest.json"),
         (["neighbours", "{folder}"], 2, "--key, --image: neither; allowed: one of them"),
+        (["neighbours", "{folder}", "--key", "a", "--into", "{folder}/no/x.html"], 2, "there is no folder"),
+        (["duplicates", "{folder}", "--into", "{folder}"], 2, "is a folder; allowed: a file"),
         (["duplicates", "{folder}"], 3, "the folder of a finished job of kind embed"),
         (["duplicates", "{folder}", "--similarity-min", "2"], 2, "--similarity-min: 2; allowed: 0 to 1"),
     ],

@@ -63,3 +63,10 @@ def test_ui_serves_until_ctrl_c(tmp_path: Path) -> None:
         _, stderr = process.communicate(timeout=60)
     assert process.returncode == 0
     assert stderr == ""
+
+
+def test_a_file_without_a_folder_is_refused_before_the_work(tmp_path: Path) -> None:
+    into = str(tmp_path / "nodir/t.tex")
+    done = syn2co("results", str(tmp_path / "no run is looked for"), "--into", into)
+    assert done.returncode == 2
+    assert f"--into: {into}, but there is no folder" in done.stderr

@@ -82,12 +82,26 @@ def test_published_weights_are_files_of_a_known_layout_and_their_cost_is_images_
 
 def test_the_layouts_of_the_published_files_are_in_the_table():
     published = {layout.published_by for layout in LAYOUTS}
-    assert {"plain state dict, timm, torchvision", "MoCo, MoCo v2, SynCo", "MoCo v3", "DINO"} <= published
+    assert {
+        "plain state dict, timm, torchvision's ResNets",
+        "MoCo, MoCo v2, SynCo",
+        "MoCo v3",
+        "DINO",
+    } <= published
 
 
-def test_all_protocols_are_asked_for_in_one_file():
+def test_all_protocols_but_those_of_other_files_are_asked_for_in_one_file():
     job = load_job(FOLDER / "deit_s_all_protocols.yaml")
     assert isinstance(job, EvaluateJobSpec)
+    others = {
+        "linear_augmented": "linear_imagenet_deit_s",
+        "landmarks": "deit_s_landmarks",
+        "detection": "detection_coco_vit",
+    }
+    for protocol, name in others.items():
+        assert getattr(job, protocol) is None, protocol
+        assert protocol in header("deit_s_all_protocols"), protocol
+        assert getattr(load_job(FOLDER / f"{name}.yaml"), protocol) is not None, protocol
     for protocol in ("knn", "linear", "few_shot", "label_shares", "fine_tune", "robustness", "statistics"):
         assert getattr(job, protocol) is not None, protocol
     assert job.retrieval
@@ -131,7 +145,7 @@ def test_the_export_twin_runs(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_evaluation_twin_runs_every_protocol_but_video(tmp_path):
+def test_the_evaluation_twin_runs_what_its_header_says(tmp_path):
     into = [f"storage={tmp_path}", f"data.prepare.0.into={tmp_path}/digits"]
     into += [f"data.eval.uri={tmp_path}/digits/eval", f"data.eval_bank.uri={tmp_path}/digits/train"]
     job = load_job(FOLDER / "digits_laptop.yaml", [*into, "fine_tune.epochs=1", "linear.epochs=5"])

@@ -135,9 +135,8 @@ def timm_config(source: LoadedBackbone, network: nn.Module) -> dict[str, Any]:
     """config.json: how timm builds the network again, and what images it wants."""
     made, size, small = source.architecture, source.image_size, source.image_size < SMALL_VIEW_PIXELS
     known = getattr(network, "pretrained_cfg", {})
-    sized = hasattr(network, "patch_embed")
     arguments: dict[str, Any] = dict(made.backbone_options)
-    if sized:
+    if network.sized:
         arguments["img_size"] = size
     if made.patch_size is not None:
         arguments["patch_size"] = made.patch_size
@@ -149,7 +148,7 @@ def timm_config(source: LoadedBackbone, network: nn.Module) -> dict[str, Any]:
         "pretrained_cfg": {
             "custom_load": False,
             "input_size": [3, size, size],
-            "fixed_input_size": sized,
+            "fixed_input_size": network.sized,
             "interpolation": "bilinear",
             "crop_pct": 1.0 if small else 1 / RESIZE_RATIO,
             "crop_mode": "squash" if small else "center",

@@ -45,7 +45,7 @@ def few_shot(features: Tensor, labels: Tensor, spec: FewShotSpec, seed: int) -> 
         DataError: fewer classes with shots + queries images than ways, or features that are not finite.
     """
     check_features(features, where="data.eval")
-    places = {int(label): torch.nonzero(labels == label).flatten().numpy() for label in labels.unique()}
+    places = _places(labels)
     return {
         shots: _accuracy(
             [
@@ -57,10 +57,33 @@ def few_shot(features: Tensor, labels: Tensor, spec: FewShotSpec, seed: int) -> 
     }
 
 
+def check_few_shot(labels: Tensor, spec: FewShotSpec) -> None:
+    """Refuse a set, by its classes (M,) int64, that has too few images for any number of shots.
+
+    Raises:
+        DataError: fewer classes with shots + queries images than ways.
+    """
+    places = _places(labels)
+    for shots in spec.shots:
+        _able(places, spec, shots)
+
+
+def _places(labels: Tensor) -> dict[int, np.ndarray]:
+    return {int(label): torch.nonzero(labels == label).flatten().numpy() for label in labels.unique()}
+
+
 def _drawn(
     places: dict[int, np.ndarray], spec: FewShotSpec, shots: int, seed: int, number: int
 ) -> np.ndarray:
     """Rows (ways, shots + queries) of an episode; images to learn from first."""
+    able, needed = _able(places, spec, shots), shots + spec.queries
+    generator = named_generator(seed, "few-shot", shots, number)
+    chosen = generator.choice(len(able), spec.ways, replace=False)
+    return np.stack([generator.choice(places[able[place]], needed, replace=False) for place in chosen])
+
+
+def _able(places: dict[int, np.ndarray], spec: FewShotSpec, shots: int) -> list[int]:
+    """Classes with enough images for an episode."""
     needed = shots + spec.queries
     able = sorted(label for label, rows in places.items() if len(rows) >= needed)
     if len(able) < spec.ways:
@@ -70,9 +93,7 @@ def _drawn(
             f"at least {spec.ways} (few_shot.ways)",
             "lower ways, shots or queries",
         )
-    generator = named_generator(seed, "few-shot", shots, number)
-    chosen = generator.choice(len(able), spec.ways, replace=False)
-    return np.stack([generator.choice(places[able[place]], needed, replace=False) for place in chosen])
+    return able
 
 
 def _episode(features: Tensor, rows: np.ndarray, shots: int) -> float:

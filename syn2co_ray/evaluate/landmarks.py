@@ -84,8 +84,9 @@ def landmark_map(
         device: where it is.
 
     Raises:
-        DataError: names that the source lacks, or a query that cannot be decoded.
+        DataError: names that the source lacks or has twice, or a query that cannot be decoded.
     """
+    _check_names(truth, images, database.keys)
     places = {_name(key): place for place, key in enumerate(database.keys)}
     keys = {name: database.keys[place] for name, place in places.items()}
     missing = [name for name in (*truth.imlist, *truth.qimlist) if _name(name) not in places]
@@ -113,6 +114,21 @@ def landmark_map(
     ranked = similarities.argsort(dim=1, descending=True, stable=True).tolist()
     found = revisited_map(ranked, [query.model_dump(include={"easy", "hard", "junk"}) for query in truth.gnd])
     return {"map_percent": found, "queries": len(truth.qimlist), "database": len(truth.imlist)}
+
+
+def _check_names(truth: GroundTruth, images: LabelledSet, keys: list[str]) -> None:
+    """One image for each name of the ground truth: of two, the wrong one could be measured unseen."""
+    wanted = {_name(name) for name in (*truth.imlist, *truth.qimlist)}
+    seen: dict[str, str] = {}
+    for key in keys:
+        name = _name(key)
+        if name in wanted and seen.setdefault(name, key) != key:
+            raise DataError(
+                images.indexes[0].source.uri,
+                f"{seen[name]} and {key} are both called {name}",
+                "one image for each name of imlist and qimlist",
+                "leave one of them out of landmarks.images",
+            )
 
 
 def _name(key: str) -> str:

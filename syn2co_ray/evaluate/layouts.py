@@ -26,6 +26,10 @@ UNUSED_BUFFER = "num_batches_tracked"
 """Counts training batches; files from before torch 0.4.1 lack it, and evaluation does not look at it."""
 
 
+NAMES_OF_TORCHVISION = ("conv_proj.weight", "features.0.0.weight")
+"""First layers of torchvision's ViT, Swin and ConvNeXt, which have other names in timm."""
+
+
 @dataclass(frozen=True)
 class Layout:
     """Where a file keeps an encoder, after its wrappers are taken off."""
@@ -38,7 +42,7 @@ class Layout:
 
 
 LAYOUTS = (
-    Layout("plain state dict, timm, torchvision", ("", "")),
+    Layout("plain state dict, timm, torchvision's ResNets", ("", "")),
     Layout("plain, below `state_dict` (timm's trainer)", ("state_dict", ""), ("state_dict_ema", "")),
     Layout("plain, below `model` (DeiT, Swin, MAE)", ("model", ""), ("model_ema", "")),
     Layout("MoCo, MoCo v2, SynCo", ("state_dict", "encoder_q."), ("state_dict", "encoder_k.")),
@@ -75,6 +79,7 @@ def encoder_tensors(content: Mapping[str, Any], backbone: nn.Module, spec: Weigh
         CheckpointError: no encoder in it, or names or shapes that do not fit, with what to do.
     """
     own = backbone.state_dict()
+    _refuse_torchvision(content, own, uri)
     layout, tensors = _best(content, own, spec.encoder, uri)
     notes = [f"layout: {layout.published_by}, {spec.encoder} encoder"]
     tensors = _without_classifier(tensors, own, backbone)
@@ -89,6 +94,16 @@ def encoder_tensors(content: Mapping[str, Any], backbone: nn.Module, spec: Weigh
             notes.append(f"{words}: {_some(allowed)}")
     _check(tensors, own, [name for name in missing if name not in random], uri)
     return Found({**own, **tensors}, tuple(notes))
+
+
+def _refuse_torchvision(content: Mapping[str, Any], own: Tensors, uri: str) -> None:
+    inside = content.get("state_dict") or content.get("model")
+    names = _unwrapped(inside if isinstance(inside, Mapping) else content)
+    for name in NAMES_OF_TORCHVISION:
+        if name in names and name not in own:
+            got = f"{name}: torchvision's own names of a ViT, Swin or ConvNeXt, which are not converted"
+            allowed = "timm's names; torchvision's ResNets have the same"
+            raise CheckpointError(uri, got, allowed, "take a file of timm's for this backbone")
 
 
 def _best(

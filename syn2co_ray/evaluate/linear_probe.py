@@ -4,7 +4,8 @@ Minimises the mean cross-entropy of softmax(W^T z + b), z the features shifted a
 standard deviation 1 over the rows that are learnt from, with SGD (momentum 0.9, no weight decay) and a
 cosine from the rate to 0 per step. The problem is convex and W starts at 0, so the rate is the one thing
 to choose: all rates of the grid learn side by side on nine tenths of the bank, the held-out tenth picks
-one, and that one learns again from the whole bank. The eval features are met once, after that.
+one, and that one learns again from the whole bank. The eval features are met once, after that. A row is held
+out only if its class keeps another one; where every class has a single row, the middle of the grid is taken.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class LinearResult:
     learning_rate: float
     """The rate that the held-out tenth of the bank chose."""
     heldout_top1_percent_by_rate: dict[float, float]
-    """Top-1 accuracy of each rate on that tenth."""
+    """Top-1 accuracy of each rate on that tenth; empty where no row could be held out."""
 
 
 @dataclass(frozen=True)
@@ -122,22 +123,37 @@ def learn_probe(bank: Tensor, bank_labels: Tensor, num_classes: int, spec: Linea
     generator = torch.Generator().manual_seed(seed)
     heldout = _heldout_top1_percent(bank, bank_labels, num_classes, spec, generator)
     # max keeps the first of equals: the smallest rate.
-    best_rate = max(sorted(heldout), key=lambda rate: heldout[rate])
+    best_rate = max(sorted(heldout), key=lambda rate: heldout[rate]) if heldout else unchosen_rate(spec)
     final = _train(bank, bank_labels, num_classes, spec, (best_rate,), generator)
     return Probe(final, best_rate, heldout)
+
+
+def unchosen_rate(spec: LinearSpec) -> float:
+    """The rate where no row can be held out to choose one: the middle of the grid, of two the larger."""
+    return sorted(spec.learning_rates)[len(spec.learning_rates) // 2]
 
 
 def _heldout_top1_percent(
     bank: Tensor, bank_labels: Tensor, num_classes: int, spec: LinearSpec, generator: torch.Generator
 ) -> dict[float, float]:
-    """Accuracy of each rate on a random tenth of the bank that it does not learn from."""
-    order = torch.randperm(len(bank), generator=generator).to(bank.device)
-    heldout_rows = max(1, len(bank) // 10)
-    heldout, learnt = order[:heldout_rows], order[heldout_rows:]
+    """Accuracy of each rate on a random tenth of the bank that it does not learn from; {} without one."""
+    order = torch.randperm(len(bank), generator=generator)
+    is_heldout = _held_out(bank_labels.cpu()[order], num_classes)
+    heldout, learnt = order[is_heldout].to(bank.device), order[~is_heldout].to(bank.device)
+    if not len(heldout):
+        return {}
     rates = tuple(spec.learning_rates)
     grid = _train(bank[learnt], bank_labels[learnt], num_classes, spec, rates, generator)
     predicted = grid.predict(bank[heldout])
     return {rate: top1_percent(row, bank_labels[heldout]) for rate, row in zip(rates, predicted, strict=True)}
+
+
+def _held_out(labels: Tensor, num_classes: int) -> Tensor:
+    """Of rows in random order, (n,) bool: the first tenth of those that are not the last of their class."""
+    rows = torch.arange(len(labels))
+    last = torch.zeros(num_classes, dtype=torch.int64).scatter_reduce(0, labels, rows, "amax")
+    able = last[labels] != rows
+    return able & (able.cumsum(dim=0) <= max(1, len(labels) // 10))
 
 
 def _train(

@@ -19,7 +19,7 @@ from ..spec.evaluation import EvaluateJobSpec, NeighboursSpec
 from .feature_shards import FeatureSet
 from .few_shot import few_shot
 from .knn import StreamingKnn, knn_top1, top1_percent
-from .linear_probe import learn_probe
+from .linear_probe import learn_probe, unchosen_rate
 from .retrieval import leave_one_out_map
 
 NAMES_SHOWN = 4
@@ -61,6 +61,25 @@ def classes_of(bank: FeatureSet, queries: FeatureSet) -> tuple[Classes, list[str
     if unasked := sorted(known - asked):
         notes.append(f"no image of data.eval is of {_some(unasked)}: nothing is known of these classes")
     return Classes(tuple(sorted(known))), notes
+
+
+def unchosen_rates(job: EvaluateJobSpec, learnt: Tensor) -> list[str]:
+    """Which linear probes have no row to choose a learning rate with, and so take a fixed one.
+
+    Args:
+        job: the job.
+        learnt: (n,) int64, classes of the bank.
+    """
+    spec = job.linear or LinearSpec()
+    parts = {"linear": learnt} if job.linear is not None else {}
+    for share in job.label_shares.shares if job.label_shares is not None else ():
+        parts[f"label_shares {share:g}"] = learnt[labelled_share(learnt, share, job.seed)]
+    return [
+        f"{name}: one image a class, so none is held out to choose the learning rate: "
+        f"{unchosen_rate(spec):g}, the middle of the grid, is taken"
+        for name, labels in parts.items()
+        if len(labels.unique()) == len(labels)
+    ]
 
 
 def duplicates(bank: FeatureSet, queries: FeatureSet, trained_on: Iterable[bytes]) -> dict[str, int]:

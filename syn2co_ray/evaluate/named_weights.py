@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any, Literal
 
+from pydantic import ValidationError
+
 from ..spec.errors import CheckpointError, Fault, SpecError
 from ..spec.source import ObjectStoreSpec
 from ..spec.weights import WeightsSpec
@@ -64,21 +66,45 @@ def weights_at(
 
 
 def _of_timm(folder: Store, image_size: int | None) -> WeightsSpec:
+    uri = folder.child(CONFIG).uri
+    config = _read_config(folder)
+    try:
+        _check_normalisation(config, uri)
+        return _followed(config, folder.child(TENSORS).uri, image_size)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        got = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    except (AttributeError, TypeError, ValueError) as error:
+        got = f"no config of timm's ({type(error).__name__}: {error})"
+    step = "name the file itself, with --backbone, or export it again"
+    raise CheckpointError(uri, got, "numbers, words or true and false in model_args", step)
+
+
+def _described(config: dict[str, Any]) -> dict[str, Any]:
+    """What images the network wants; older files say it at the top."""
+    return config.get("pretrained_cfg") or config
+
+
+def _check_normalisation(config: dict[str, Any], uri: str) -> None:
     # It brings torch, which wrong options need not wait for.
     from ..methods.normalise import MEAN, STD
 
-    config = _read_config(folder)
-    known, arguments = config.get("pretrained_cfg", {}), dict(config.get("model_args") or {})
     for name, ours in (("mean", MEAN), ("std", STD)):
-        theirs = known.get(name, list(ours))
+        theirs = _described(config).get(name) or list(ours)
         if any(abs(a - b) > 1e-3 for a, b in zip(theirs, ours, strict=True)):
-            got = f"pretrained_cfg.{name} {theirs}"
+            place = f"pretrained_cfg.{name}" if config.get("pretrained_cfg") else name
             step = "this network wants other pixels than are made here: none of ours does"
-            raise CheckpointError(folder.child(CONFIG).uri, got, str(list(ours)), step)
-    size = arguments.pop("img_size", None) or known.get("input_size", (3, None, None))[-1]
+            raise CheckpointError(uri, f"{place} {theirs}", str(list(ours)), step)
+
+
+def _followed(config: dict[str, Any], tensors: str, image_size: int | None) -> WeightsSpec:
+    arguments = dict(config.get("model_args") or {})
+    size = arguments.pop("img_size", None) or (_described(config).get("input_size") or [None])[-1]
+    if isinstance(size, list) and len(set(size)) == 1:
+        size = size[0]
     return WeightsSpec.model_validate(
         {
-            "file": folder.child(TENSORS).uri,
+            "file": tensors,
             "backbone": config["architecture"],
             "image_size": image_size or size,
             "patch_size": arguments.pop("patch_size", None),

@@ -81,6 +81,8 @@ def timm_backbone(
 ) -> nn.Module:
     """The same as timm makes it, with layers of its own only: for use outside of training.
 
+    Its `sized` says whether timm built it for images of this size; others take any.
+
     Raises:
         SpecError: unknown name, option the model does not take, image size it cannot take.
     """
@@ -125,7 +127,9 @@ def _create(
     dispensable = {"img_size"} if drop_path else {"img_size", "drop_path_rate"}
     while True:
         try:
-            return timm.create_model(name, pretrained=False, num_classes=0, **arguments)
+            network = timm.create_model(name, pretrained=False, num_classes=0, **arguments)
+            vars(network)["sized"] = "img_size" in arguments
+            return network
         except TypeError as error:
             argument = _refused_argument(error)
             if argument not in arguments:

@@ -42,7 +42,9 @@ def notes(table: ResultsTable) -> list[str]:
     for row in table.rows:
         if row.published:
             lines.append(f"Published, {row.framework} {row.backbone}, {row.epochs} epochs: {_sources(row)}.")
-    return lines + [f"Not in the table: {one_line(left.uri)}: {one_line(left.reason)}" for left in table.left_out]
+    return lines + [
+        f"Not in the table: {one_line(left.uri)}: {one_line(left.reason)}" for left in table.left_out
+    ]
 
 
 def cells(table: ResultsTable) -> list[list[str]]:

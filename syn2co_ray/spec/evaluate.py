@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field
 
 from .base import EXECUTION_ONLY, Section
@@ -12,7 +14,12 @@ class KnnSpec(Section):
 
     every_epochs: int = Field(default=10, ge=1)
     """Measure at the end of every n-th epoch (and always after the last)."""
-    neighbours: tuple[int, ...] = Field(default=(10, 20, 100, 200), strict=False, min_length=1)
+    neighbours: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(strict=False, min_length=1)] = (
+        10,
+        20,
+        100,
+        200,
+    )
     """Values of k; the first one is the headline figure."""
     temperature: float = Field(default=0.07, gt=0)
     """A neighbour votes with weight exp(similarity / temperature)."""
@@ -25,9 +32,9 @@ class LinearSpec(Section):
     """Passes over the features of the bank."""
     images_per_step: int = Field(default=256, ge=1)
     """Features per SGD step."""
-    learning_rates: tuple[float, ...] = Field(
-        default=(0.003, 0.01, 0.03, 0.1, 0.3, 1.0), strict=False, min_length=1
-    )
+    learning_rates: Annotated[
+        tuple[Annotated[float, Field(gt=0)], ...], Field(strict=False, min_length=1)
+    ] = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
     """The grid; the rate is chosen on a tenth of the bank that the probe does not learn from."""
 
 

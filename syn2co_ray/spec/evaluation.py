@@ -50,7 +50,12 @@ class EvaluationDataSpec(Section):
 class NeighboursSpec(Section):
     """Weighted k-nearest neighbours (DINO protocol, arXiv 2104.14294)."""
 
-    neighbours: Annotated[tuple[int, ...], Field(strict=False, min_length=1)] = (10, 20, 100, 200)
+    neighbours: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(strict=False, min_length=1)] = (
+        10,
+        20,
+        100,
+        200,
+    )
     """Values of k."""
     temperature: float = Field(default=0.07, gt=0)
     """A neighbour votes with weight exp(similarity / temperature)."""
@@ -61,7 +66,7 @@ class FewShotSpec(Section):
 
     ways: int = Field(default=5, ge=2)
     """Classes of an episode."""
-    shots: Annotated[tuple[int, ...], Field(strict=False, min_length=1)] = (1, 5)
+    shots: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(strict=False, min_length=1)] = (1, 5)
     """Images of each class that are learned from."""
     queries: int = Field(default=15, ge=1)
     """Further images of each class that are classified."""

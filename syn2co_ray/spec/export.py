@@ -23,9 +23,9 @@ class ExportSpec(Section):
     """Where the folder goes: a local path or an object store."""
     weights: WeightsSpec
     formats: Annotated[tuple[ExportFormat, ...], Field(strict=False, min_length=1)] = ("timm", "torch_export")
-    """timm: config.json, model.safetensors and README.md, the folder that timm, transformers and the Hugging
-    Face hub take. torchvision: a state dict, where timm's names and shapes are torchvision's (ResNets). onnx:
-    any batch size (extra `export`). torch_export: a .pt2 program, any batch size."""
+    """timm: config.json, model.safetensors and README.md, a folder that timm loads, in the form of a
+    Hugging Face repository. torchvision: a state dict, where timm's names and shapes are torchvision's
+    (ResNets). onnx: any batch size (extra `export`). torch_export: a .pt2 program, any batch size."""
     licence: str | None = None
     """Licence of the weights, for the model card (a hub identifier such as apache-2.0)."""
     error_max: float = Field(default=1e-4, gt=0, json_schema_extra=EXECUTION_ONLY)

@@ -91,7 +91,7 @@ def build_spec(values: dict[str, Any], document: YamlDocument | None = None, fil
     try:
         spec = model.model_validate(values)
     except ValidationError as error:
-        found = [_readable(item, model, values, document) for item in error.errors()]
+        found = [_readable(item, model, values, document) for item in _telling(error)]
         # The own faults of a step, or of a search's base, say more than that it is no job.
         told = {"base"} if model is SearchSpec and faults else set()
         faults += [
@@ -215,6 +215,13 @@ def _with_overrides(values: dict[str, Any], overrides: Sequence[str]) -> tuple[d
         if fault:
             faults.append(fault)
     return values, faults
+
+
+def _telling(error: ValidationError) -> list[Any]:
+    """pydantic's errors, without those of lists that are too short only because their items are faulty."""
+    items = error.errors()
+    places = {item["loc"][:-1] for item in items}
+    return [item for item in items if item["type"] != "too_short" or item["loc"] not in places]
 
 
 def _readable(item: Any, model: type[BaseModel], values: dict[str, Any], document: YamlDocument) -> Fault:

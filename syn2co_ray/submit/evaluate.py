@@ -83,12 +83,13 @@ def _results(
     started = time.perf_counter()
     if job.data is not None:
         features = EvaluationFeatures(job, source, run, progress.log, stop.asked.is_set)
+        measuring = _Measuring(job, features, progress, stop, debug)
         if job.actors is not None:
             with connected(debug=debug) as cluster:
                 stop.listen()
                 check_actors(job.actors, cluster)
                 features.make_by_actors(job.actors, progress)
-        results = _Measuring(job, features, progress, stop, debug).results()
+        results = measuring.results()
     else:
         import torch
 
@@ -134,18 +135,27 @@ class _Measuring:
         stop: StopSignals,
         debug: bool,
     ) -> None:
+        """Looks at all that protocols need, before the first feature is made."""
         self.job, self.data, self.source, self.run = job, job.labelled, features.source, features.run
         self.features, self.progress, self.stop, self.debug = features, progress, stop, debug
         self.bank, self.queries, self.device = features.bank, features.queries, features.device
-
-    def results(self) -> dict[str, Any]:
-        from ..evaluate.measures import classes_of, duplicates, figures, robustness
-
-        job = self.job
         check_labelled(self.bank, "data.eval_bank")
         check_labelled(self.queries, "data.eval")
-        networks = self.features.networks()
-        videos = VideoPart.of(job, networks, self.source.image_size, self.device)
+        if job.fine_tune is not None and job.fine_tune.layer_decay is not None:
+            from ..methods.fine_tune import layer_factors
+
+            layer_factors(self.source.network, job.fine_tune.layer_decay)
+        self.truth = self._ground_truth()
+        self.networks = features.networks()
+        self.videos = VideoPart.of(job, self.networks, self.source.image_size, self.device)
+        if self.videos is not None:
+            self.videos.check_masks(features.stop_if_asked)
+
+    def results(self) -> dict[str, Any]:
+        from ..evaluate.few_shot import check_few_shot
+        from ..evaluate.measures import classes_of, duplicates, figures, robustness, unchosen_rates
+
+        job, networks, videos = self.job, self.networks, self.videos
         if self.run.read_json(PROVENANCE_FILE) is None:
             made = provenance(job, (*self.bank.indexes, *self.queries.indexes))
             self.run.write_json(PROVENANCE_FILE, {**made, "weights": _made_by(self.source)})
@@ -153,7 +163,9 @@ class _Measuring:
                 for network in networks}  # fmt: skip
         bank, queries = sets[networks[0].name]
         classes, notes = classes_of(bank, queries)
-        self.features.warnings += notes
+        self.features.warnings += notes + unchosen_rates(job, classes.numbers(bank.labels))
+        if job.few_shot is not None:
+            check_few_shot(classes.numbers(queries.labels), job.few_shot)
         trained_on = TrainingImages(job, self.source, self.features.stop_if_asked)
         found = duplicates(bank, queries, trained_on.contents())
         for place, count in found.items():
@@ -195,14 +207,20 @@ class _Measuring:
             "device": str(self.device),
         }
 
+    def _ground_truth(self) -> Any:
+        if self.job.landmarks is None:
+            return None
+        from ..evaluate.landmarks import read_ground_truth
+
+        return read_ground_truth(self.job.landmarks.ground_truth, self.job.object_store)
+
     def _landmarks(self, network: Any) -> dict[str, Any]:
-        from ..evaluate.landmarks import landmark_map, read_ground_truth
+        from ..evaluate.landmarks import landmark_map
 
         spec = self.job.landmarks
         assert spec is not None
-        truth = read_ground_truth(spec.ground_truth, self.job.object_store)
         images = self.features.set_of("landmarks", spec.images, labels_needed=False)
-        return landmark_map(truth, images, self.features.of(images, network), network.embed, self.device)
+        return landmark_map(self.truth, images, self.features.of(images, network), network.embed, self.device)
 
     def _train_probes(
         self, rows: list[dict[str, Any]], networks: list[Any], sets: dict[str, Any], classes: Any

@@ -53,6 +53,19 @@ class VideoPart:
         videos = open_videos(spec, job.object_store, job.labelled.image_pixels_max)
         return cls(spec, videos, looking, job.baselines)
 
+    def check_masks(self, stop_if_asked: Callable[[], None]) -> None:
+        """Read the masks of all videos once: a damaged one must not show after hours of segmenting.
+
+        Raises:
+            DataError: masks that cannot be used.
+            RunInterrupted: a stop was asked for.
+        """
+        from ..evaluate.video.segment import read_truth
+
+        for video in self.videos:
+            stop_if_asked()
+            read_truth(video)
+
     def measured(
         self, run: RunFolder, log: Callable[[str], None], should_stop: Callable[[], bool]
     ) -> tuple[dict[str, Any], tuple[str, ...]] | None:

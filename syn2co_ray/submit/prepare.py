@@ -121,8 +121,15 @@ def frozen_index(
     if exists(store, file):
         return load_index(read_bytes(store, file))
     index = source_index(source, options, shared, log)
-    publish_bytes(store, file, save_index(index))
+    keep_index(run.store, name, index)
     return index
+
+
+def keep_index(run: Store, name: str, index: SourceIndex) -> None:
+    """Leave an index in a run's folder, where `frozen_index` finds it; one that is there stays."""
+    store, file = run.child(INDEX_FOLDER), f"{name}.index"
+    if not exists(store, file):
+        publish_bytes(store, file, save_index(index))
 
 
 def _evaluation(

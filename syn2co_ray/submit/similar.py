@@ -12,6 +12,7 @@ from ..data.decode import UnreadableImage, decode_rgb
 from ..evaluate.embeddings import FOLDER, EmbeddingSet, read_embeddings, read_manifest
 from ..evaluate.similar import check_search_is_there, near_duplicates, nearest, nearest_others
 from ..report.embedding_page import Sheet, Strip, Tile, render_sheet_page
+from ..report.output_file import check_into
 from ..spec.embed import EmbedSpec
 from ..spec.errors import CheckpointError, DataError, Fault, SpecError
 from ..spec.load import load_text
@@ -30,13 +31,14 @@ def neighbour_lines(
     """The images nearest to one of the set (`key`) or to an image file, and a page of them.
 
     Raises:
-        SpecError: not one of key and image; faiss is missing.
+        SpecError: not one of key and image; no folder for the page; faiss is missing.
         DataError: no such key, no readable image, no finished embeddings.
         CheckpointError: the weights are no longer those of the embeddings.
     """
     if bool(key) == bool(image):
         got = "both" if key else "neither"
         raise SpecError([Fault("--key, --image", got, "one of them", "name a key, or an image file")])
+    check_into(into)
     check_search_is_there("neighbours")
     run, embeddings = _opened(uri, options)
     pictures = Pictures(run, options)
@@ -63,11 +65,12 @@ def duplicate_lines(
     """Pairs that are at least so much alike, the most alike first, and a page of some.
 
     Raises:
-        SpecError: a similarity that none can have; faiss is missing.
+        SpecError: a similarity that none can have; no folder for the page; faiss is missing.
         DataError: no finished embeddings there.
     """
     if not 0 < similarity_min <= 1:
         raise SpecError([Fault("--similarity-min", f"{similarity_min:g}", "0 to 1", "such as 0.98")])
+    check_into(into)
     check_search_is_there("near_duplicates")
     run, embeddings = _opened(uri, options)
     pairs = near_duplicates(embeddings.vectors, similarity_min, pairs_max)

@@ -19,7 +19,7 @@ from ..data.index import build_index
 from ..data.subset import shards_of_keys
 from ..evaluate.labelled import LabelledSet
 from ..report.page import write_report
-from ..spec.errors import RunInterrupted
+from ..spec.errors import CheckpointError, RunInterrupted
 from ..spec.evaluation import EvaluateJobSpec
 from ..spec.identity import run_name, spec_hash
 from ..spec.probe import LinearGridMethodSpec, ProbeSpec
@@ -27,9 +27,9 @@ from ..spec.probe_jobs import Probed, fine_tune_job, linear_job
 from ..spec.source import SourceSpec
 from ..storage import Store, exists, publish_bytes
 from ..storage.run_layout import RESULTS_FILE
-from ..train.checkpoint import load_newest
+from ..train.checkpoint import Checkpoint, load_newest
 from .cluster import Cluster
-from .prepare import EvaluationSets, PreparedRun, prepare_run
+from .prepare import EvaluationSets, PreparedRun, keep_index, prepare_run
 from .pretraining import train
 from .progress import Progress
 from .resources import choose_workers
@@ -107,8 +107,7 @@ class TrainingProbes:
 
         check_held_out(bank, job.seed)
         prepared, _ = self._trained(job, None)
-        checkpoint, _ = load_newest(prepared.run.store, spec_hash(job))
-        assert checkpoint is not None, "a finished run has one"
+        checkpoint = _final_checkpoint(prepared)
         learnt, asked = classes.numbers(bank.labels), classes.numbers(queries.labels)
         assert isinstance(job.method, LinearGridMethodSpec)
         rates = job.method.learning_rates
@@ -122,6 +121,9 @@ class TrainingProbes:
 
     def _trained(self, job: ProbeSpec, sets: EvaluationSets | None) -> tuple[PreparedRun, dict[str, Any]]:
         """A finished run, of now or before."""
+        if job.data.train[0].uri == self.job.labelled.eval_bank.uri:
+            # What features were made of, though files may have been added meanwhile.
+            keep_index(self.store.child(FOLDER, run_name(job)), "train-0", self.bank.indexes[0])
         prepared = replace(prepare_run(job, self.progress.log), evaluation=sets)
         results = prepared.run.read_json(RESULTS_FILE)
         if results is not None and results["status"] == "finished":
@@ -170,3 +172,19 @@ class TrainingProbes:
         source = SourceSpec(uri=store.uri, format="parquet", origin=self.job.labelled.eval_bank.origin)
         images = build_index(source, self.job.object_store).num_records
         return replace(probed, source=source, images=images)
+
+
+def _final_checkpoint(prepared: PreparedRun) -> Checkpoint:
+    """That of a finished run's last step.
+
+    Raises:
+        CheckpointError: it is damaged or gone: an older one would give the figures of an earlier epoch.
+    """
+    run, last = prepared.run.store, prepared.plan.total_steps
+    checkpoint, rejected = load_newest(run, spec_hash(prepared.job))
+    if checkpoint is None or checkpoint.step != last:
+        newest = f"step {checkpoint.step} as the newest" if checkpoint else "no whole checkpoint"
+        why = "".join(f" ({fault})" for fault in rejected)
+        step = "delete this folder and run the same command: the probe is trained again"
+        raise CheckpointError(run.uri, f"{newest} of a finished probe{why}", f"that of step {last}", step)
+    return checkpoint

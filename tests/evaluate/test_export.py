@@ -142,3 +142,11 @@ def test_a_small_image_stem_goes_into_a_program(tmp_path: Path) -> None:
     stem = loaded(backbone="resnet18", image_size=32, small_image_stem=True)
     write_form("torch_export", stem, tmp_path / "program")
     assert verify("torch_export", stem, tmp_path / "program", 1e-5).error <= 1e-5
+
+
+@pytest.mark.parametrize("backbone", ["pvt_v2_b0", "shvit_s1"])
+def test_a_network_that_takes_no_image_size_is_read_back_without_one(tmp_path: Path, backbone: str) -> None:
+    source = loaded(backbone=backbone, image_size=112)
+    write_form("timm", source, tmp_path / "timm")
+    assert "img_size" not in json.loads((tmp_path / "timm/config.json").read_text())["model_args"]
+    assert verify("timm", source, tmp_path / "timm", error_max=1e-6).difference_max == 0.0

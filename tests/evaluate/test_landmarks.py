@@ -17,10 +17,12 @@ from syn2co_ray.data.index import build_index
 from syn2co_ray.evaluate.feature_shards import Network, feature_set
 from syn2co_ray.evaluate.features import raw_pixels
 from syn2co_ray.evaluate.labelled import LabelledSet
-from syn2co_ray.evaluate.landmarks import landmark_map, read_ground_truth
+from syn2co_ray.evaluate.landmarks import GroundTruth, landmark_map, read_ground_truth
 from syn2co_ray.spec.errors import DataError
 from syn2co_ray.spec.source import ObjectStoreSpec, SourceSpec
 from syn2co_ray.storage import open_store
+
+from ..data.sources import png
 
 OPTIONS, CPU = ObjectStoreSpec(), torch.device("cpu")
 
@@ -111,3 +113,25 @@ def test_ground_truth_that_does_not_fit_is_refused(photos: Any, tmp_path: Path) 
     outside = [{**entry, "bbx": [5000, 0, 6000, 100]} for entry in truth["gnd"]]
     with pytest.raises(DataError, match="a box inside the image"):
         landmark_map(read({**truth, "gnd": outside}), images, database, raw_pixels, CPU)
+
+
+def test_two_images_of_one_name_are_refused(tmp_path: Path) -> None:
+    for folder in ("oxford", "paris"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "bridge.png").write_bytes(png(1))
+        (tmp_path / folder / f"only_{folder}.png").write_bytes(png(2))
+    images = LabelledSet(
+        (build_index(SourceSpec(uri=str(tmp_path)), OPTIONS),), OPTIONS, 16, 10**6, 4, labels_needed=False
+    )
+    store = open_store(str(tmp_path / "job"), OPTIONS)
+    network = Network("pixels", "pixels", raw_pixels)
+    database = feature_set(store, images, network, CPU, lambda line: None)
+
+    def found(*names: str) -> Any:
+        query = {"bbx": [0, 0, 8, 8], "easy": [1], "hard": [], "junk": [0]}
+        truth = GroundTruth.model_validate({"imlist": names, "qimlist": names[:1], "gnd": [query]})
+        return landmark_map(truth, images, database, raw_pixels, CPU)
+
+    with pytest.raises(DataError, match=r"oxford/bridge.*and paris/bridge.* are both called bridge"):
+        found("only_oxford", "bridge")
+    assert found("only_oxford", "only_paris")["database"] == 2

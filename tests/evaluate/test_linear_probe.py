@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from syn2co_ray.evaluate.linear_probe import LinearResult, linear_probe
+from syn2co_ray.evaluate.linear_probe import LinearResult, _held_out, linear_probe
 from syn2co_ray.spec.errors import DataError
 from syn2co_ray.spec.evaluate import LinearSpec
 
@@ -153,3 +153,21 @@ def test_result_is_plain_data():
 def test_unusable_bank_is_refused(bank, labels, message):
     with pytest.raises(DataError, match=message):
         linear_probe(bank, labels, torch.ones(2, 3), torch.tensor([0, 1]), CLASSES, SHORT, seed=0)
+
+
+def test_a_class_keeps_a_row_to_learn_from_and_a_large_bank_is_split_as_ever():
+    order = torch.randperm(1000, generator=torch.Generator().manual_seed(0))
+    labels = order % 10
+    assert _held_out(labels, CLASSES).nonzero().flatten().tolist() == list(range(100))
+    rare = torch.tensor([3, 0, 1, 2, 0, 1, 4, 2, 0, 1])
+    assert _held_out(rare, CLASSES).nonzero().flatten().tolist() == [1]
+    assert not _held_out(torch.arange(10), CLASSES).any()
+
+
+def test_with_one_image_a_class_the_rate_is_the_middle_of_the_grid(digits):
+    bank, labels, queries, query_labels = digits
+    rows = torch.stack([(labels == number).nonzero()[0, 0] for number in range(CLASSES)])
+    spec = LinearSpec(epochs=20, learning_rates=(1.0, 1e-9, 0.1))
+    result = linear_probe(bank[rows], labels[rows], queries, query_labels, CLASSES, spec, seed=0)
+    assert (result.learning_rate, result.heldout_top1_percent_by_rate) == (0.1, {})
+    assert result.top1_percent > 30

@@ -13,7 +13,14 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
 from syn2co_ray.evaluate.feature_shards import FeatureSet
-from syn2co_ray.evaluate.measures import classes_of, duplicates, figures, labelled_share, robustness
+from syn2co_ray.evaluate.measures import (
+    classes_of,
+    duplicates,
+    figures,
+    labelled_share,
+    robustness,
+    unchosen_rates,
+)
 from syn2co_ray.spec.errors import DataError
 from syn2co_ray.spec.load import load_text
 
@@ -121,3 +128,17 @@ def test_images_that_stand_elsewhere_are_counted_by_content():
         "data.eval_bank": 2,
         "what the weights were trained on": 2,
     }
+
+
+def test_a_rate_that_nothing_can_choose_is_said():
+    job = load_text(JOB, ["label_shares={shares: [0.1, 0.5]}"])
+    learnt = torch.tensor([0, 1, 2] * 10)
+    assert unchosen_rates(job, learnt) == [
+        "label_shares 0.1: one image a class, so none is held out to choose the learning rate: 0.1, "
+        "the middle of the grid, is taken"
+    ]
+    assert [note.split(":")[0] for note in unchosen_rates(job, torch.arange(3))] == [
+        "linear",
+        "label_shares 0.1",
+        "label_shares 0.5",
+    ]

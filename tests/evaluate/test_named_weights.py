@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -68,3 +69,36 @@ def test_what_cannot_be_followed_is_named(tmp_path: Path) -> None:
         weights_at(str(tmp_path), OPTIONS)
     with pytest.raises(SpecError, match="--encoder: given"):
         weights_at(str(tmp_path), OPTIONS, encoder="target")
+
+
+@pytest.mark.parametrize(
+    ("config", "image_size"),
+    [
+        ({"pretrained_cfg": None}, None),
+        ({"model_args": {"img_size": [256, 256]}}, 256),
+        ({"input_size": [3, 64, 64], "mean": [0.485, 0.456, 0.406]}, 64),
+    ],
+)
+def test_configs_of_timms_other_forms_are_followed(
+    tmp_path: Path, config: dict[str, Any], image_size: int | None
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": "resnet18", **config}))
+    assert weights_at(str(tmp_path), OPTIONS).image_size == image_size
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"model_args": {"depths": [2, 2]}}, r"backbone_options\.depths"),
+        ({"model_args": {"img_size": [256, 128]}}, "image_size: Input should be a valid integer"),
+        ({"mean": [0.5, 0.5, 0.5]}, r"config.json: mean \[0.5"),
+        ({"std": [0.229]}, "ValueError"),
+        ({"pretrained_cfg": "in1k"}, "AttributeError"),
+    ],
+)
+def test_configs_that_cannot_be_followed_are_one_fault(
+    tmp_path: Path, config: dict[str, Any], message: str
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": "resnet18", **config}))
+    with pytest.raises(CheckpointError, match=message):
+        weights_at(str(tmp_path), OPTIONS)

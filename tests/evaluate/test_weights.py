@@ -14,6 +14,7 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
+from syn2co_ray.evaluate.layouts import encoder_tensors
 from syn2co_ray.evaluate.weights import load_backbone
 from syn2co_ray.methods import build_method
 from syn2co_ray.spec.errors import CheckpointError
@@ -204,3 +205,22 @@ def test_a_file_of_another_network_and_files_that_are_none(tmp_path: Path) -> No
         publish_bytes(open_store(str(tmp_path), OPTIONS), name, data)
         with pytest.raises(CheckpointError, match=name):
             load_backbone(of_vit(str(tmp_path / name)), OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("published", "backbone"),
+    [
+        ("vit_b_16", "vit_base_patch16_224"),
+        ("swin_t", "swin_tiny_patch4_window7_224"),
+        ("convnext_tiny", "convnext_tiny"),
+    ],
+)
+def test_torchvisions_other_networks_are_one_clear_error(published: str, backbone: str) -> None:
+    with torch.device("meta"):
+        content = torchvision.models.get_model(published).state_dict()
+        network = timm.create_model(backbone, num_classes=0)
+    spec = WeightsSpec(file="net.pth", backbone=backbone)
+    with pytest.raises(CheckpointError, match=r"net.pth: .*torchvision's own names .* not converted"):
+        encoder_tensors({"state_dict": content}, network, spec, "net.pth")
+    with pytest.raises(CheckpointError, match="take a file of timm's for this backbone"):
+        encoder_tensors(content, network, spec, "net.pth")

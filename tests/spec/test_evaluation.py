@@ -66,3 +66,19 @@ def test_evaluation_and_export_are_steps_of_a_pipeline():
     evaluate, export = load_text("\n".join(lines)).steps
     assert (evaluate.kind, export.kind) == ("evaluate", "export")
     assert evaluate.storage == export.storage == "elsewhere"
+
+
+@pytest.mark.parametrize(
+    ("text", "override", "where"),
+    [
+        (MINIMAL, "evaluate.knn.neighbours=[5, 0]", "evaluate.knn.neighbours.1"),
+        (MINIMAL, "evaluate.linear.learning_rates=[0.1, 0.0]", "evaluate.linear.learning_rates.1"),
+        (EVALUATE, "knn.neighbours=[-5]", "knn.neighbours.0"),
+        (EVALUATE, "linear.learning_rates=[-0.1]", "linear.learning_rates.0"),
+        (EVALUATE, "few_shot.shots=[0]", "few_shot.shots.0"),
+    ],
+)
+def test_counts_and_rates_that_cannot_be_are_one_fault(text, override, where):
+    found = faults(text, override)
+    assert list(found) == [where]
+    assert "greater than" in found[where]

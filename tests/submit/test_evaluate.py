@@ -14,11 +14,12 @@ import pytest
 import torch
 from rich.console import Console
 
+from syn2co_ray.evaluate import measures
 from syn2co_ray.evaluate.protocols import Evaluation
 from syn2co_ray.evaluate.shard_files import embeddings_of
 from syn2co_ray.report.results_table import results_table
 from syn2co_ray.report.run_folders import load_runs
-from syn2co_ray.spec.errors import CheckpointError, DataError, RunInterrupted
+from syn2co_ray.spec.errors import CheckpointError, DataError, RunInterrupted, SpecError
 from syn2co_ray.spec.identity import run_name
 from syn2co_ray.spec.load import load_text
 from syn2co_ray.spec.source import ObjectStoreSpec
@@ -273,3 +274,25 @@ def test_a_folder_belongs_to_one_network_and_bad_images_have_a_limit(trained: An
     (broken / "a/good.png").write_bytes(png(1))
     with pytest.raises(DataError, match=r"2 of 3 images cannot be decoded, such as .*quarantine_share_max"):
         said(job(trained, tmp_path, f"data.eval.uri={broken}", "name=bad", "baselines=false"))
+
+
+def test_ground_truth_and_layers_are_looked_at_before_anything_is_embedded(
+    trained: Any, tmp_path: Path
+) -> None:
+    uri = trained[1].job.data.eval.uri
+    (tmp_path / "gnd.json").write_text('{"imlist": []}')
+    landmarks = f"landmarks={{images: {{uri: {uri}}}, ground_truth: {tmp_path}/gnd.json}}"
+    with pytest.raises(DataError, match="qimlist: Field required"):
+        said(job(trained, tmp_path, landmarks))
+    without_layers = "weights={random_seed: 0, backbone: pit_ti_224, image_size: 64}"
+    with pytest.raises(SpecError, match=r"fine_tune\.layer_decay: 0\.5, but PoolingVision"):
+        said(job(trained, tmp_path, without_layers, "fine_tune={layer_decay: 0.5}"))
+    assert not list(tmp_path.rglob("features"))
+
+
+def test_few_shots_that_cannot_be_drawn_show_before_anything_is_learned(
+    trained: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measures, "figures", lambda *given: pytest.fail("a protocol was measured"))
+    with pytest.raises(DataError, match=r"0 classes of data\.eval have 20 shots \+ 500 queries"):
+        said(job(trained, tmp_path, "few_shot={shots: [20], queries: 500}", "baselines=false"))

@@ -121,3 +121,11 @@ def test_videos_alone_are_something_and_the_protocol_names_the_folder(root: Path
     assert spec_hash(job(root)) != spec_hash(job(root, "video_segmentation.temperature=0.2"))
     with pytest.raises(SpecError, match="at least one protocol"):
         job(root, "knn=null", "video_segmentation=null")
+
+
+def test_a_damaged_mask_of_the_last_video_shows_before_anything_is_computed(root: Path) -> None:
+    (root / "davis/Annotations/480p/second/00003.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"second/00003\.png"):
+        run_evaluate(job(root), quiet())
+    assert not list((root / "out").rglob("features"))
+    assert not list((root / "out").rglob("video_segmentation"))

@@ -6,6 +6,7 @@ Here the runs' streams and loops work in this process; `end_to_end/test_training
 from __future__ import annotations
 
 import io
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -333,3 +334,54 @@ def test_the_images_of_some_keys_are_copied_as_they_are_in_an_order_of_their_own
             there.filter(pc.is_in(there["key"], pa.array(wanted))).sort_by("key").select(["image", "label"])
         )
     )
+
+
+SHORT_LINEAR = (
+    "linear_augmented={epochs: 2, images_per_step: 100, warmup_epochs: 1, learning_rates: [0.1], "
+    f"checkpoint_every_epochs: 1, {UNAUGMENTED}}}"
+)
+
+
+def _few(folder: Path) -> tuple[str, str]:
+    """A bank of 200 digits."""
+    source = f"source: {{uri: {folder}/digits/train}}, into: {folder}/few, images_per_class: 20"
+    prepare = f"[{{dataset: digits, into: {folder}/digits}}, {{dataset: subset, {source}}}]"
+    return f"data.prepare={prepare}", f"data.eval_bank={{uri: {folder}/few}}"
+
+
+def test_probes_learn_from_the_images_that_features_were_made_of(
+    tmp_path: Path,
+    local_training: LocalTraining,  # noqa: F811
+) -> None:
+    whole = FINE_TUNE.replace("[0.1], epochs: 3, images_per_step: 64", "[1], epochs: 1, images_per_step: 100")
+    whole = whole.replace("drop_path", "warmup_epochs: 0, drop_path")
+    spec = evaluation(tmp_path, *_few(tmp_path), SHORT_LINEAR, whole)
+    local_training.stop_before_step = 1
+    with pytest.raises(RunInterrupted):
+        evaluated(spec)
+    shutil.copy(next((tmp_path / "few").glob("*.parquet")), tmp_path / "few/added.parquet")
+    local_training.stop_before_step = None
+    results, _ = evaluated(spec)
+    assert results["images"]["eval_bank"] == 200
+    assert results["rows"][0]["fine_tune"]["1"]["images"] == 200
+
+
+def test_a_damaged_final_checkpoint_gives_no_figures_of_an_earlier_one(
+    tmp_path: Path,
+    local_training: LocalTraining,  # noqa: F811
+) -> None:
+    spec = evaluation(tmp_path, *_few(tmp_path), SHORT_LINEAR)
+    results, _ = evaluated(spec)
+    folder = tmp_path / "evaluations" / run_name(spec)
+    run = folder / "probes" / results["rows"][0]["linear_augmented"]["run"]
+    (folder / "results.json").unlink()
+    older, newest = sorted((run / "checkpoints").iterdir())
+    (newest / "method.safetensors").write_bytes(b"")
+    with pytest.raises(
+        CheckpointError, match=r"step 2 as the newest.*method.safetensors.*that of step 4.*delete this"
+    ):
+        evaluated(spec)
+    for file in (older / "MANIFEST.json", newest / "MANIFEST.json"):
+        file.unlink()
+    with pytest.raises(CheckpointError, match="no whole checkpoint of a finished probe"):
+        evaluated(spec)

@@ -45,7 +45,7 @@ def propagated(
     columns = torch.arange(width, device=target.device)
     far_column = (columns[:, None] - columns).abs() > radius
     found = []
-    rows_each = max(1, SIMILARITIES_PER_BAND // (width * frames * width * min(height, 2 * radius + 1)))
+    rows_each = _band_rows(height, width, frames, radius)
     for first in range(0, height, rows_each):
         last = min(first + rows_each, height)
         top, bottom = max(0, first - radius), min(height, last + radius)
@@ -61,6 +61,13 @@ def propagated(
         chosen = labels[:, top:bottom].reshape(-1, labels.shape[-1])[best.indices]
         found.append((weights[:, :, None] * chosen).sum(dim=1))
     return torch.cat(found).view(height, width, -1)
+
+
+def _band_rows(height: int, width: int, frames: int, radius: int) -> int:
+    """Most rows of a frame whose similarities with all rows near them keep the limit; at least 1."""
+    most = SIMILARITIES_PER_BAND // (width * frames * width)
+    fit = (rows for rows in range(height, 0, -1) if rows * min(height, rows + 2 * radius) <= most)
+    return next(fit, 1)
 
 
 def propagated_through(

@@ -11,6 +11,7 @@ import io
 import itertools
 import json
 import zipfile
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ from .tokens import Tokens
 FORMAT_VERSION = 1
 FOLDER = "video_segmentation"
 READERS = 2
+FRAMES_AHEAD = READERS + 2
+"""Decoded frames that wait, whatever the length of the video."""
 
 
 @dataclass(frozen=True)
@@ -170,8 +173,16 @@ def _seen(
             raise DataError(uri, got, "frames of one size", "mend it, or leave the sequence out")
         return tokens.shown(frame)
 
-    for frame in readers.map(shown, range(len(video.frame_files))):
-        yield tokens(frame)
+    numbers = iter(range(len(video.frame_files)))
+    coming = deque(readers.submit(shown, number) for number in itertools.islice(numbers, FRAMES_AHEAD))
+    try:
+        while coming:
+            frame = coming.popleft().result()
+            coming.extend(readers.submit(shown, number) for number in itertools.islice(numbers, 1))
+            yield tokens(frame)
+    finally:
+        for each in coming:
+            each.cancel()
 
 
 def _one_hot(grid: np.ndarray, numbers: np.ndarray) -> Tensor:

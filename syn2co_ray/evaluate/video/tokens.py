@@ -1,8 +1,9 @@
 """Tokens of a whole frame, of any size, from a backbone that was made for square images.
 
 A ViT gives the patch tokens after its last block and final norm, without class token; its positions are
-resampled to the frame's grid. A backbone of several stages (Swin, ResNet, ConvNeXt) gives the map of one
-stage; a Swin keeps the windows that it was trained with.
+resampled to the frame's grid, as timm does it. A backbone of several stages (Swin, ResNet, ConvNeXt) gives
+the map of one stage; a Swin keeps the windows that it was trained with. Frames are resized with antialiasing,
+where DINO's code takes OpenCV's plain bilinear: its figures can differ a little.
 """
 
 from __future__ import annotations

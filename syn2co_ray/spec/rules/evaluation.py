@@ -59,13 +59,6 @@ def something_is_measured(
         yield Fault("data", f"missing, and needed by {', '.join(asked)}", "labelled images", step)
     if robustness is not None and knn is None and linear is None:
         yield Fault("robustness", "given without knn and linear", "with one of them", "leave knn out")
-    for name, values in (
-        ("knn.neighbours", knn.neighbours if knn else ()),
-        ("few_shot.shots", few_shot.shots if few_shot else ()),
-    ):
-        for number, value in enumerate(values):
-            if value < 1:
-                yield Fault(f"{name}.{number}", f"{value}", "1 or more", "raise it")
 
 
 @rule

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from PIL import Image
 from torch import nn
 
 from syn2co_ray.evaluate.video import segment
+from syn2co_ray.evaluate.video.davis import Video
 from syn2co_ray.evaluate.video.measuring import FIRST_MASK, measure_videos
 from syn2co_ray.evaluate.video.scores import figures, object_scores
 from syn2co_ray.evaluate.video.segment import VideoNetwork, objects_without_token, read_truth
@@ -141,3 +143,22 @@ def test_the_picture_shows_best_middle_and_worst():
     assert extremes({"a": 1.0}) == ["a"]
     assert shown_frames(80) == [0, 20, 40, 59, 79]
     assert shown_frames(2) == [0, 1]
+
+
+def test_few_frames_are_read_ahead_and_none_after_an_error(tmp_path, monkeypatch):
+    root = tmp_path / "clips"
+    write_clip(root, frames=20)
+    read, frame = [], Video.frame
+    monkeypatch.setattr(Video, "frame", lambda video, number: read.append(number) or frame(video, number))
+    (video,) = opened(root)
+    with ThreadPoolExecutor(segment.READERS) as readers:
+        seen = segment._seen(video, network(root).tokens, 64, 96, readers)
+        next(seen)
+        readers.shutdown()  # waits for all that it was given
+    assert sorted(read) == list(range(1 + segment.FRAMES_AHEAD))
+    Image.new("RGB", (90, 64)).save(root / "JPEGImages/480p/squares/00001.jpg")
+    (root / "Annotations/480p/squares/00001.png").unlink()
+    read.clear()
+    with pytest.raises(DataError, match=r"00001\.jpg: 90 x 64"):
+        measured(root, tmp_path / "out")
+    assert max(read) <= 1 + segment.FRAMES_AHEAD

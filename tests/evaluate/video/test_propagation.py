@@ -107,3 +107,20 @@ def test_equals_the_slow_one_on_real_frames(shared_dir):
         assert np.abs(labels.numpy() - expected).max() < 1e-4
         held.append((seen[number], labels))
     assert 0 < float(found[-1][..., 1].sum()) < mask.size
+
+
+@pytest.mark.parametrize("radius", [1, 3, None])
+def test_a_band_keeps_its_limit_with_the_rows_near_it(radius, monkeypatch):
+    sizes = []
+
+    def watched(formula, *given, product=torch.einsum):
+        found = product(formula, *given)
+        sizes.append(found.numel())
+        return found
+
+    limit = 4 * 3 * 4 * 20
+    monkeypatch.setattr(propagation, "SIMILARITIES_PER_BAND", limit)
+    monkeypatch.setattr(torch, "einsum", watched)
+    propagated(unit(12, 4, 8), unit(3, 12, 4, 8), torch.rand(3, 12, 4, 2), radius, 5, 0.1)
+    assert len(sizes) > 1
+    assert max(sizes) <= limit
