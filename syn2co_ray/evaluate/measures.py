@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from .linear_probe import learn_probe, unchosen_rate
 from .retrieval import leave_one_out_map
 
 NAMES_SHOWN = 4
+STEPS_ENOUGH = 1000
+"""A probe from few labels is given more epochs up to so many SGD steps."""
 
 
 @dataclass(frozen=True)
@@ -126,12 +129,9 @@ def figures(
         row["label_shares"] = {}
         for share in job.label_shares.shares:
             rows = labelled_share(learnt, share, job.seed)
+            spec = _long_enough(job.linear or LinearSpec(), len(learnt), len(rows))
             probe = learn_probe(
-                bank_features[rows],
-                learnt[rows].to(device),
-                len(classes.names),
-                job.linear or LinearSpec(),
-                job.seed,
+                bank_features[rows], learnt[rows].to(device), len(classes.names), spec, job.seed
             )
             percent = top1_percent(probe.predict(query_features), asked)
             row["label_shares"][f"{share:g}"] = {"top1_percent": percent, "images": len(rows)}
@@ -192,6 +192,17 @@ def labelled_share(labels: Tensor, share: float, seed: int) -> Tensor:
         order = torch.from_numpy(named_generator(seed, "label-share", label).permutation(len(rows)))
         kept.append(rows[order[: max(1, round(share * len(rows)))]])
     return torch.cat(kept).sort().values
+
+
+def _long_enough(spec: LinearSpec, bank_rows: int, rows: int) -> LinearSpec:
+    """The probe with as many epochs as give its rows the steps of the whole bank, or 1,000 if that is less.
+
+    Few labels make few steps an epoch: with the epochs of the whole bank the probe would stop long before
+    it has learned, and the figure would tell of that.
+    """
+    whole = spec.epochs * math.ceil(bank_rows / spec.images_per_step)
+    needed = math.ceil(min(whole, STEPS_ENOUGH) / math.ceil(rows / spec.images_per_step))
+    return spec.model_copy(update={"epochs": max(spec.epochs, needed)})
 
 
 def _knn(

@@ -75,7 +75,10 @@ class FewShotSpec(Section):
 
 
 class LabelSharesSpec(Section):
-    """Semi-supervised: the linear probe from a part of the labels, the same share of every class."""
+    """Semi-supervised: the linear probe from a part of the labels, the same share of every class.
+
+    It takes as many steps as from all labels, or 1,000 if that is less, where `linear.epochs` makes fewer.
+    """
 
     shares: Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], Field(strict=False, min_length=1)] = (
         0.01,

@@ -1,4 +1,4 @@
-"""Corruptions: their formulas on images where the answer is known, and that draws belong to key and severity."""
+"""Corruptions: their formulas on images where the answer is known, a second implementation on photos, and draws."""
 
 from __future__ import annotations
 
@@ -7,9 +7,16 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.stats import ks_2samp
 
 from syn2co_ray.augment.corruptions import LARGE, SMALL, corrupt
+from syn2co_ray.augment.eval_view import eval_view
 from syn2co_ray.spec.evaluation import CORRUPTIONS
+
+from .plain_corruptions import CIFAR_10_C, IMAGENET_C, plainly_corrupted
+
+NOISES = [name for name in CORRUPTIONS if name.endswith("noise")]
+SIZES = [(32, CIFAR_10_C), (96, IMAGENET_C)]
 
 
 def picture(size: int) -> np.ndarray:
@@ -86,3 +93,40 @@ def test_blur_pixelation_and_jpeg():
     Image.fromarray(view.transpose(1, 2, 0)).save(buffer, "JPEG", quality=7)
     decoded = np.asarray(Image.open(buffer)).transpose(2, 0, 1)
     assert np.array_equal(corrupt(view, "jpeg_compression", 5, 0, "k"), decoded)
+
+
+def both(photos: list[np.ndarray], corruption: str, size: int, table: dict, severity: int) -> np.ndarray:
+    """(3, n, 3, size, size) uint8: photos as they are evaluated, ours and plainly corrupted."""
+    generator = np.random.default_rng(severity)
+    made = []
+    for number, photo in enumerate(photos):
+        view = eval_view(photo, size)
+        image, strength = view.transpose(1, 2, 0).copy(), table[corruption][severity - 1]
+        plain = plainly_corrupted(image, corruption, strength, generator).transpose(2, 0, 1)
+        made.append([view, corrupt(view, corruption, severity, 0, str(number)), plain])
+    return np.array(made).swapaxes(0, 1)
+
+
+@pytest.mark.parametrize("corruption", [name for name in CORRUPTIONS if name not in NOISES])
+@pytest.mark.parametrize(("size", "table"), SIZES)
+def test_photos_are_corrupted_as_by_a_second_implementation(
+    caltech_photos: list[np.ndarray], corruption: str, size: int, table: dict
+) -> None:
+    """To one of 256 levels: a value on the edge of two is cut to either, by float32 or float64."""
+    for severity in range(1, 6):
+        _, ours, plain = both(caltech_photos, corruption, size, table, severity).astype(int)
+        assert np.abs(ours - plain).max() <= 1
+        assert (ours == plain).mean() > 0.75
+
+
+@pytest.mark.parametrize("corruption", NOISES)
+@pytest.mark.parametrize(("size", "table"), SIZES)
+def test_noise_on_photos_is_distributed_as_by_a_second_implementation(
+    caltech_photos: list[np.ndarray], corruption: str, size: int, table: dict
+) -> None:
+    """Differences to the clean values, of dark, middling and bright ones, by Kolmogorov and Smirnov's test."""
+    for severity in range(1, 6):
+        clean, ours, plain = both(caltech_photos, corruption, size, table, severity).astype(int)
+        for third in (clean < 85, (clean >= 85) & (clean < 170), clean >= 170):
+            found = ks_2samp((ours - clean)[third], (plain - clean)[third], method="asymp")
+            assert found.pvalue > 1e-5

@@ -1,11 +1,9 @@
-"""Few-shot: against scikit-learn's nearest centroid on real digits."""
+"""Few-shot: against scikit-learn's nearest centroid on real images."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
-from sklearn.datasets import load_digits
 from sklearn.neighbors import NearestCentroid
 
 from syn2co_ray.evaluate.few_shot import _drawn, few_shot
@@ -15,14 +13,8 @@ from syn2co_ray.spec.evaluation import FewShotSpec
 SPEC = FewShotSpec(shots=(1, 5), episodes=40)
 
 
-@pytest.fixture(scope="module")
-def digits() -> tuple[torch.Tensor, torch.Tensor]:
-    pixels, labels = load_digits(return_X_y=True)
-    return torch.tensor(pixels, dtype=torch.float32), torch.tensor(labels, dtype=torch.int64)
-
-
-def test_accuracy_is_that_of_scikit_learns_nearest_centroid_on_the_same_episodes(digits):
-    features, labels = digits
+def test_accuracy_is_that_of_scikit_learns_nearest_centroid_on_the_same_episodes(pixels):
+    features, labels = pixels.queries, pixels.query_labels
     found = few_shot(features, labels, SPEC, seed=3)
     places = {c: np.flatnonzero(labels.numpy() == c) for c in range(10)}
     percents = []
@@ -41,12 +33,12 @@ def test_accuracy_is_that_of_scikit_learns_nearest_centroid_on_the_same_episodes
 
 
 def test_episodes_depend_on_the_seed_alone(digits):
-    features, labels = digits
+    features, labels = digits.queries, digits.query_labels
     assert few_shot(features, labels, SPEC, seed=1) == few_shot(features, labels, SPEC, seed=1)
     assert few_shot(features, labels, SPEC, seed=1) != few_shot(features, labels, SPEC, seed=2)
 
 
 def test_too_few_images_or_classes_are_refused(digits):
-    features, labels = digits
+    features, labels = digits.queries, digits.query_labels
     with pytest.raises(DataError, match=r"0 classes of data.eval have 1 shots \+ 500 queries.*at least 5"):
         few_shot(features, labels, FewShotSpec(queries=500), seed=0)

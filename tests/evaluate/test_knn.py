@@ -7,7 +7,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_digits
 from sklearn.neighbors import KNeighborsClassifier
 from torch.overrides import TorchFunctionMode
 
@@ -16,15 +15,6 @@ from syn2co_ray.spec.errors import DataError
 
 CLASSES = 10
 TEMPERATURE = 0.07
-
-
-@pytest.fixture(scope="module")
-def digits() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Raw pixels of real digits: bank, its labels, queries, their labels."""
-    pixels, labels = load_digits(return_X_y=True)
-    features = torch.tensor(pixels, dtype=torch.float32)
-    classes = torch.tensor(labels, dtype=torch.int64)
-    return features[:1400], classes[:1400], features[1400:], classes[1400:]
 
 
 @pytest.fixture
@@ -65,8 +55,9 @@ def looped_prediction(bank, labels, query, k) -> int:
 
 
 @pytest.mark.parametrize("k", [1, 10, 200])
-def test_digits_predictions_equal_scikit_learn(digits, k):
-    bank, labels, queries, query_labels = digits
+def test_predictions_of_real_images_equal_scikit_learn(pixels, k):
+    """Image by image, without tolerance; both sets have ten classes."""
+    bank, labels, queries, query_labels = pixels
     oracle = KNeighborsClassifier(
         n_neighbors=k,
         metric="cosine",
@@ -78,7 +69,7 @@ def test_digits_predictions_equal_scikit_learn(digits, k):
     assert np.array_equal(predicted.numpy(), oracle.predict(queries.double().numpy()))
     percent = 100 * oracle.score(queries.double().numpy(), query_labels.numpy())
     assert knn_top1(neighbours, query_labels, CLASSES, [k], TEMPERATURE)[k] == pytest.approx(percent)
-    assert percent > 85
+    assert percent > 2 * 100 / CLASSES
 
 
 @pytest.mark.parametrize("k", [1, 7, 50])

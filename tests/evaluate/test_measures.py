@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
 from syn2co_ray.evaluate.feature_shards import FeatureSet
 from syn2co_ray.evaluate.measures import (
+    _long_enough,
     classes_of,
     duplicates,
     figures,
@@ -22,7 +22,10 @@ from syn2co_ray.evaluate.measures import (
     unchosen_rates,
 )
 from syn2co_ray.spec.errors import DataError
+from syn2co_ray.spec.evaluate import LinearSpec
 from syn2co_ray.spec.load import load_text
+
+from .conftest import Pixels
 
 CPU = torch.device("cpu")
 JOB = """\
@@ -41,15 +44,27 @@ def some(features: Any, labels: Any, first: int = 0) -> FeatureSet:
     )
 
 
+def feature_sets(pixels: Pixels) -> tuple[FeatureSet, FeatureSet]:
+    """Bank and queries."""
+    bank = some(pixels.bank, pixels.bank_labels.tolist())
+    return bank, some(pixels.queries, pixels.query_labels.tolist(), len(bank.keys))
+
+
 @pytest.fixture(scope="module")
-def digits() -> tuple[FeatureSet, FeatureSet]:
-    pixels, labels = load_digits(return_X_y=True)
-    pixels = pixels.astype(np.float32)
-    return some(pixels[:1400], labels[:1400]), some(pixels[1400:], labels[1400:], 1400)
+def digit_sets(digits: Pixels) -> tuple[FeatureSet, FeatureSet]:
+    return feature_sets(digits)
 
 
-def test_knn_and_probe_of_digits_are_near_scikit_learns(digits):
-    bank, queries = digits
+def scikit_learns_percent(bank: FeatureSet, rows: Any, queries: FeatureSet) -> float:
+    """Top-1 of its logistic regression (L2 penalty of strength 1), learnt from some rows of the bank."""
+    learnt = bank.features.numpy()[rows]
+    scaler = StandardScaler().fit(learnt)
+    oracle = LogisticRegression(max_iter=2000).fit(scaler.transform(learnt), np.array(bank.labels)[rows])
+    return 100 * oracle.score(scaler.transform(queries.features.numpy()), queries.labels)
+
+
+def test_knn_and_probe_of_real_images_are_near_scikit_learns(pixels):
+    bank, queries = feature_sets(pixels)
     classes, notes = classes_of(bank, queries)
     assert notes == []
     row = figures(load_text(JOB), "pixels", bank, queries, classes, CPU)
@@ -58,23 +73,49 @@ def test_knn_and_probe_of_digits_are_near_scikit_learns(digits):
         oracle.fit(bank.features.numpy(), bank.labels)
         percent = 100 * oracle.score(queries.features.numpy(), queries.labels)
         assert row["knn_top1_percent"][str(k)] == pytest.approx(percent, abs=0.26)  # one image of 397
-    scaler = StandardScaler().fit(bank.features.numpy())
-    oracle = LogisticRegression(max_iter=2000).fit(scaler.transform(bank.features.numpy()), bank.labels)
-    percent = 100 * oracle.score(scaler.transform(queries.features.numpy()), queries.labels)
+    percent = scikit_learns_percent(bank, slice(None), queries)
     assert row["linear_top1_percent"] == pytest.approx(percent, abs=1.5)
 
 
-def test_only_what_is_asked_for_is_measured(digits):
+def test_probe_from_a_share_of_the_labels_is_near_scikit_learns_on_the_same_rows(pixels):
+    """The mean of three draws, to 2.5 points: a dozen images of 120 or 140 choose the rate."""
+    bank, queries = feature_sets(pixels)
+    classes = classes_of(bank, queries)[0]
+    percents, expected = [], []
+    for seed in range(3):
+        job = load_text(JOB, ["knn=null", "linear=null", "label_shares={shares: [0.1]}", f"seed={seed}"])
+        found = figures(job, "pixels", bank, queries, classes, CPU)["label_shares"]["0.1"]
+        rows = labelled_share(classes.numbers(bank.labels), 0.1, seed).numpy()
+        assert found["images"] == len(rows) == pytest.approx(len(bank.keys) / 10, abs=5)
+        percents.append(found["top1_percent"])
+        expected.append(scikit_learns_percent(bank, rows, queries))
+    assert np.mean(percents) == pytest.approx(np.mean(expected), abs=2.5)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "bank_rows", "rows", "expected"),
+    [
+        (100, 1400, 140, 600),  # one step an epoch: the 600 steps of six an epoch
+        (20, 1400, 140, 120),
+        (100, 50_000, 500, 500),  # two an epoch: 1,000 steps are enough
+        (100, 1_281_167, 12_811, 100),
+    ],
+)
+def test_few_labels_are_learned_for_as_many_steps_as_all(epochs, bank_rows, rows, expected):
+    assert _long_enough(LinearSpec(epochs=epochs), bank_rows, rows).epochs == expected
+
+
+def test_only_what_is_asked_for_is_measured(digit_sets):
     job = load_text(JOB, ["knn=null", "linear=null", "retrieval=true", "few_shot={episodes: 5}"])
-    row = figures(job, "pixels", *digits, classes_of(*digits)[0], CPU)
+    row = figures(job, "pixels", *digit_sets, classes_of(*digit_sets)[0], CPU)
     assert row["knn_top1_percent"] == {}
     assert row["linear_top1_percent"] is None
     assert set(row) - {"features", "knn_top1_percent", "linear_top1_percent"} == {"few_shot", "retrieval"}
 
 
-def test_few_labels_teach_less(digits):
+def test_few_labels_teach_less(digit_sets):
     job = load_text(JOB, ["linear.epochs=20", "label_shares={shares: [0.01, 0.1]}"])
-    row = figures(job, "pixels", *digits, classes_of(*digits)[0], CPU)
+    row = figures(job, "pixels", *digit_sets, classes_of(*digit_sets)[0], CPU)
     one, ten = row["label_shares"]["0.01"], row["label_shares"]["0.1"]
     assert 30 < one["top1_percent"] < ten["top1_percent"] < row["linear_top1_percent"]
     assert one["images"] < ten["images"] < 1400 / 9
@@ -89,8 +130,8 @@ def test_a_share_of_labels_is_stratified_and_part_of_a_larger_one():
     assert not torch.equal(tenth, labelled_share(labels, 0.1, 8))
 
 
-def test_robustness_learns_from_clean_images_once_and_means_are_plain(digits):
-    bank, queries = digits
+def test_robustness_learns_from_clean_images_once_and_means_are_plain(digit_sets):
+    bank, queries = digit_sets
     noisy = some(queries.features + 8 * torch.randn(queries.features.shape), queries.labels)
     job = load_text(JOB, ["linear.epochs=20"])
     classes = classes_of(bank, queries)[0]

@@ -1,4 +1,4 @@
-"""Representation statistics: closed forms, and loops written from the papers' formulas."""
+"""Representation statistics: closed forms, loops from the papers' formulas, and SciPy on views of real images."""
 
 from __future__ import annotations
 
@@ -7,9 +7,16 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.distance import pdist
 from sklearn.datasets import load_digits
 
+from syn2co_ray.data.index import build_index
+from syn2co_ray.evaluate.features import raw_pixels
+from syn2co_ray.evaluate.labelled import LabelledSet
+from syn2co_ray.evaluate.random_views import random_views
 from syn2co_ray.evaluate.statistics import alignment, lidar, rankme, uniformity
+from syn2co_ray.spec.evaluation import StatisticsSpec
+from syn2co_ray.spec.source import ObjectStoreSpec, SourceSpec
 
 
 def test_rankme_counts_directions_and_is_the_formula():
@@ -60,3 +67,19 @@ def test_alignment_and_uniformity_are_means_over_pairs():
     kernels = [math.exp(-2 * ((features[i] - features[j]) ** 2).sum()) for i in range(6) for j in range(i)]
     assert uniformity(views[:, 0] * 3) == pytest.approx(math.log(np.mean(kernels)), rel=1e-12)
     assert uniformity(torch.ones(5, 3)) == pytest.approx(0, abs=1e-12)
+
+
+def test_alignment_and_uniformity_of_views_of_real_images_are_scipys(shared_dir):
+    """Three random views of 150 CIFAR-10 JPEGs as raw pixels, to 1e-9."""
+    store = ObjectStoreSpec()
+    source = SourceSpec(uri=f"{shared_dir}/data/cifar10_jpeg/test-*.parquet")
+    images = LabelledSet((build_index(source, store),), store, 32, 1024, 64)
+    views = random_views(images, StatisticsSpec(images=150, views=3), raw_pixels, torch.device("cpu"), 0)
+    assert views.shape == (150, 3, 3 * 32 * 32)
+    unit = views.double().numpy() / np.linalg.norm(views.double().numpy(), axis=2, keepdims=True)
+    apart = [pdist(of_an_image, "sqeuclidean").mean() for of_an_image in unit]
+    assert alignment(views) == pytest.approx(np.mean(apart), rel=1e-9)
+    kernels = np.exp(-2 * pdist(unit[:, 0], "sqeuclidean"))
+    assert uniformity(views[:, 0]) == pytest.approx(np.log(kernels.mean()), rel=1e-9)
+    # Views of one image lie nearer to each other than images do.
+    assert alignment(views) < pdist(unit[:, 0], "sqeuclidean").mean()

@@ -50,6 +50,18 @@ def evaluation(folder: Path, *overrides: str) -> Any:
     return load_text(JOB.format(folder=folder), overrides)
 
 
+def on_cifar10(shared_dir: Path, folder: Path, bank_each: int, eval_each: int) -> list[str]:
+    """Overrides for some JPEGs of each class of CIFAR-10, which are copied to `folder`; 32 x 32 pixels."""
+    steps, sets = [], []
+    for name, files, each in (("eval_bank", "train-00000*", bank_each), ("eval", "test-*", eval_each)):
+        source, into = f"{shared_dir}/data/cifar10_jpeg/{files}", f"{folder}/cifar10/{name}"
+        steps.append(
+            f"{{dataset: subset, source: {{uri: '{source}'}}, into: {into}, images_per_class: {each}}}"
+        )
+        sets.append(f"data.{name}={{uri: {into}}}")
+    return [f"data.prepare=[{', '.join(steps)}]", *sets]
+
+
 class LocalTraining:
     """Stands in for `pretraining.train`; keeps each loop, and stops one before a step if asked to."""
 

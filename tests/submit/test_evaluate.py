@@ -9,10 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import timm
 import torch
+from PIL import Image
 from rich.console import Console
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.preprocessing import StandardScaler
+from torchvision.transforms.functional import normalize, to_tensor
 
 from syn2co_ray.evaluate import measures
 from syn2co_ray.evaluate.protocols import Evaluation
@@ -29,6 +36,7 @@ from syn2co_ray.train.context import TrainContext
 
 from ..data.sources import png
 from ..train.local_run import local_loop, prepared, rows_of
+from .local_probes import on_cifar10
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +109,45 @@ def test_a_table_of_two_seeds_needs_no_training_folder(trained: Any, tmp_path: P
     assert row.hours is not None
     assert row.hours.hours == pytest.approx(sum(seconds) / 2 / 3600)
     assert row.hours.unit == "CPU-hours"
+
+
+def plain_features(folder: Path, network: torch.nn.Module) -> tuple[np.ndarray, list[str]]:
+    """Features and labels of the images in a folder, by Pillow, torchvision and timm alone."""
+    table = pa.concat_tables([pq.read_table(path) for path in folder.glob("*.parquet")])
+    images = [to_tensor(Image.open(io.BytesIO(image))) for image in table["image"].to_pylist()]
+    with torch.no_grad():
+        found = network(normalize(torch.stack(images), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    return found.numpy(), table["label"].to_pylist()
+
+
+def test_weights_of_digits_on_another_set_are_worth_what_scikit_learn_finds(
+    tmp_path: Path, shared_dir: Path
+) -> None:
+    """CIFAR-10's JPEGs: k-NN to one image of 600, the probe to 3 points (its optimum has an L2 penalty)."""
+    run = prepared(tmp_path / "run", "augment.image_size=32", "method.patch_size=16", "train.epochs=2")
+    loop = local_loop(run)
+    loop.run_to_end()
+    results, _ = said(
+        job((run, loop), tmp_path, *on_cifar10(shared_dir, tmp_path, 100, 60), "baselines=false", "linear={}")
+    )
+    network = timm.create_model(
+        "vit_tiny_patch16_224", num_classes=0, img_size=32, embed_dim=32, depth=2, num_heads=2
+    ).eval()
+    network.load_state_dict(loop.trainer.method.encoder.state_dict())
+    bank, learnt = plain_features(tmp_path / "cifar10/eval_bank", network)
+    asked, truth = plain_features(tmp_path / "cifar10/eval", network)
+    (row,) = results["rows"]
+    for k in (5, 10):
+        nearest = KNeighborsClassifier(k, metric="cosine", weights=lambda away: np.exp((1 - away) / 0.07))
+        expected = 100 * nearest.fit(bank, learnt).score(asked, truth)
+        assert row["knn_top1_percent"][str(k)] == pytest.approx(expected, abs=0.17)
+    scaler = StandardScaler().fit(bank)
+    line = LogisticRegression(max_iter=2000).fit(scaler.transform(bank), learnt)
+    assert row["linear_top1_percent"] == pytest.approx(
+        100 * line.score(scaler.transform(asked), truth), abs=3
+    )
+    assert results["images"] == {"eval": 600, "eval_bank": 1000, "classes": 10}
+    assert results["duplicates"]["what the weights were trained on"] == 0
 
 
 def test_a_stopped_evaluation_goes_on_with_what_it_has(

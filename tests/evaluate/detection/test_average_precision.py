@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from syn2co_ray.evaluate.detection.annotations import AnnotatedImage, Instance
 from syn2co_ray.evaluate.detection.average_precision import Found, average_precision
@@ -120,6 +122,25 @@ def real(shared_dir: Path) -> Any:
     return read.images, read.categories, guesses(read.images, read.categories, False)
 
 
+@pytest.fixture(scope="module")
+def people(shared_dir: Path) -> Any:
+    """40 of Penn-Fudan's street photos with the masks of their pedestrians, likewise."""
+    place = shared_dir / "data/det_pennfudan"
+    listed = json.loads((place / "instances.json").read_text())
+    images = []
+    for image in listed["images"][::4][:40]:
+        file = place / "masks" / image["file_name"].replace(".jpg", "_mask.png")
+        numbers = np.array(Image.open(file))
+        instances = []
+        for one in (a for a in listed["annotations"] if a["image_id"] == image["id"]):
+            left, upper, width, height = one["bbox"]
+            mask = run_lengths(numbers == one["mask_value"])
+            box = (left, upper, left + width, upper + height)
+            instances.append(Instance("pedestrian", box, one["area"], mask=mask))
+        images.append(AnnotatedImage(image["file_name"], image["width"], image["height"], tuple(instances)))
+    return tuple(images), ("pedestrian",), guesses(tuple(images), ("pedestrian",), True)
+
+
 def torchmetrics_figures(images: Any, categories: Any, rows: list[Found], kind: str) -> dict[str, Any]:
     from torchmetrics.detection import MeanAveragePrecision
 
@@ -157,8 +178,8 @@ def check_same(figures: dict[str, Any], categories: tuple[str, ...], other: dict
     assert [figures["by_category"][name]["ap"] for name in categories] == pytest.approx(by_category, abs=1e-3)
 
 
-def library_figures(images: Any, categories: Any, rows: list[Found]) -> dict[str, Any]:
-    """Boxes by faster-coco-eval, from files written as its users write them."""
+def library_figures(images: Any, categories: Any, rows: list[Found], kind: str) -> dict[str, Any]:
+    """Boxes or masks by faster-coco-eval, from files written as its users write them."""
     library = pytest.importorskip("faster_coco_eval")
     annotations, results = [], []
     for image_id, (image, row) in enumerate(zip(images, rows, strict=True), start=1):
@@ -166,16 +187,19 @@ def library_figures(images: Any, categories: Any, rows: list[Found]) -> dict[str
             corner = [i.box[0], i.box[1], i.box[2] - i.box[0], i.box[3] - i.box[1]]
             number = categories.index(i.category) + 1
             known = {"id": len(annotations) + 1, "image_id": image_id, "category_id": number, "bbox": corner}
-            annotations.append({**known, "area": i.area, "iscrowd": 0})
-        for box, label, score in zip(row.boxes.tolist(), row.labels, row.scores, strict=True):
+            mask = {"segmentation": i.mask} if kind == "segm" else {}
+            annotations.append({**known, **mask, "area": i.area, "iscrowd": 0})
+        for place, (box, label, score) in enumerate(
+            zip(row.boxes.tolist(), row.labels, row.scores, strict=True)
+        ):
+            # Its reader takes results with a box for boxes.
             corner = [box[0], box[1], box[2] - box[0], box[3] - box[1]]
-            results.append(
-                {"image_id": image_id, "category_id": int(label), "bbox": corner, "score": float(score)}
-            )
+            what = {"segmentation": row.masks[place]} if kind == "segm" else {"bbox": corner}
+            results.append({"image_id": image_id, "category_id": int(label), **what, "score": float(score)})
     listed = [{"id": n, "width": i.width, "height": i.height} for n, i in enumerate(images, start=1)]
     named = [{"id": number, "name": name} for number, name in enumerate(categories, start=1)]
     truth = library.COCO({"images": listed, "annotations": annotations, "categories": named})
-    measured = library.COCOeval_faster(truth, truth.loadRes(results), "bbox")
+    measured = library.COCOeval_faster(truth, truth.loadRes(results), kind)
     with contextlib.redirect_stdout(io.StringIO()):
         measured.evaluate()
         measured.accumulate()
@@ -199,7 +223,14 @@ def test_boxes_of_real_images_as_the_other_library_measures_them(real: Any) -> N
     images, categories, rows = real
     figures = average_precision(images, rows, categories, "bbox")
     assert 5 < figures["ap"] < 80
-    check_same(figures, categories, library_figures(images, categories, rows))
+    check_same(figures, categories, library_figures(images, categories, rows, "bbox"))
+
+
+def test_masks_of_real_images_as_the_other_library_measures_them(people: Any) -> None:
+    images, categories, rows = people
+    figures = average_precision(images, rows, categories, "segm")
+    assert 5 < figures["ap"] < 80
+    check_same(figures, categories, library_figures(images, categories, rows, "segm"))
 
 
 @pytest.mark.slow

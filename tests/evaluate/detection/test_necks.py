@@ -30,6 +30,7 @@ def backbone(name: str, options: dict[str, Any], patch: int | None = None) -> nn
         ("swin_tiny_patch4_window7_224", SWIN, None, None, "fpn"),
         ("swin_tiny_patch4_window7_224", SWIN, None, "simple_pyramid", "simple_pyramid"),
         ("resnet18", {}, None, None, "fpn"),
+        ("resnet50", {}, None, None, "fpn"),
     ],
 )
 def test_pyramid_has_strides_4_to_64(name: str, options: Any, patch: Any, neck: Any, chosen: str) -> None:
@@ -43,8 +44,9 @@ def test_pyramid_has_strides_4_to_64(name: str, options: Any, patch: Any, neck: 
         assert level.shape == (2, 32, SIZE // stride, SIZE // stride)
 
 
-def test_c4_is_the_third_stage_of_a_resnet() -> None:
-    network = backbone("resnet18", {})
+@pytest.mark.parametrize(("name", "channels"), [("resnet18", 256), ("resnet50", 1024)])
+def test_c4_is_the_third_stage_of_a_resnet(name: str, channels: int) -> None:
+    network = backbone(name, {})
     body, _ = build_body(network, "c4", 32, SIZE)
     images = torch.randn(2, 3, SIZE, SIZE)
     with torch.no_grad():
@@ -52,7 +54,7 @@ def test_c4_is_the_third_stage_of_a_resnet() -> None:
         stem = network.maxpool(network.act1(network.bn1(network.conv1(images))))
         expected = network.layer3(network.layer2(network.layer1(stem)))
     assert torch.equal(found, expected)
-    assert body.out_channels == 256
+    assert body.out_channels == found.shape[1] == channels
 
 
 def test_simple_pyramid_looks_at_the_last_block_alone() -> None:

@@ -21,13 +21,28 @@ def spec_of(tmp_path: Path, **changes: Any) -> Any:
     return small_detection(images, images, **changes)
 
 
-@pytest.mark.parametrize("neck", ["simple_pyramid", "fpn", "c4"])
-def test_losses_in_training_and_objects_with_masks_after_it(tmp_path: Path, neck: str) -> None:
-    spec = spec_of(tmp_path, neck=neck, masks=True, regions_per_image=8)
-    network = tiny_vit() if neck == "simple_pyramid" else build_backbone("resnet18", 96)
+@pytest.mark.parametrize(
+    ("neck", "resnet"),
+    [
+        ("simple_pyramid", None),
+        ("fpn", "resnet18"),
+        ("c4", "resnet18"),
+        # The bottlenecks that MoCo's detectors are measured with.
+        ("fpn", "resnet50"),
+        ("c4", "resnet50"),
+    ],
+)
+def test_losses_in_training_and_objects_with_masks_after_it(
+    tmp_path: Path, neck: str, resnet: str | None
+) -> None:
+    size = 64 if resnet else 96
+    spec = spec_of(
+        tmp_path, neck=neck, masks=True, image_size=size, regions_per_image=8, proposals_per_image=8
+    )
+    network = build_backbone(resnet, size) if resnet else tiny_vit()
     detector = build_detector(network, 2, spec, 0)
-    images = torch.randint(0, 256, (2, 3, 96, 96), dtype=torch.uint8)
-    masks = torch.zeros(1, 96, 96, dtype=torch.uint8)
+    images = torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8)
+    masks = torch.zeros(1, size, size, dtype=torch.uint8)
     masks[0, 10:40, 10:40] = 1
     thing = {"boxes": torch.tensor([[10.0, 10, 40, 40]]), "labels": torch.tensor([2]), "masks": masks}
     nothing = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64), "masks": masks[:0]}
@@ -48,7 +63,7 @@ def test_losses_in_training_and_objects_with_masks_after_it(tmp_path: Path, neck
     assert len(found) == 2
     assert found[0]["masks"].shape[0] == len(found[0]["boxes"]) > 0
     assert found[0]["boxes"].min() >= 0
-    assert found[0]["boxes"].max() <= 96
+    assert found[0]["boxes"].max() <= size
     assert set(found[0]["labels"].tolist()) <= {1, 2}
     # safetensors refuses one tensor under two names.
     assert save({name: tensor.contiguous() for name, tensor in detector.state_dict().items()})

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.metrics import jaccard_score
 
 from syn2co_ray.evaluate.video.measures import (
@@ -15,42 +14,13 @@ from syn2co_ray.evaluate.video.measures import (
     statistics,
 )
 
+from .plain_measures import plain_f
+
 
 def square(height: int, width: int, top: int, left: int, side: int) -> np.ndarray:
     mask = np.zeros((height, width), bool)
     mask[top : top + side, left : left + side] = True
     return mask
-
-
-def plain_boundary(mask: np.ndarray) -> set[tuple[int, int]]:
-    """Pixel by pixel: it differs from its right, lower or lower right neighbour, as far as there is one."""
-    height, width = mask.shape
-    found = set()
-    for y in range(height):
-        for x in range(width):
-            near = []
-            if x + 1 < width:
-                near.append(mask[y, x + 1])
-            if y + 1 < height:
-                near.append(mask[y + 1, x])
-            if x + 1 < width and y + 1 < height:
-                near.append(mask[y + 1, x + 1])
-            if any(value != mask[y, x] for value in near):
-                found.add((y, x))
-    return found
-
-
-def plain_f(truth: np.ndarray, found: np.ndarray) -> float:
-    """By distances between all pairs of boundary pixels, without morphology."""
-    reach = math.ceil(0.008 * math.sqrt(truth.shape[0] ** 2 + truth.shape[1] ** 2))
-    first, second = plain_boundary(truth), plain_boundary(found)
-
-    def matched(these: set[tuple[int, int]], those: set[tuple[int, int]]) -> float:
-        hits = sum(any((y - v) ** 2 + (x - u) ** 2 <= reach**2 for v, u in those) for y, x in these)
-        return hits / len(these) if these else 1.0
-
-    precision, recall = matched(second, first), matched(first, second)
-    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 
 def test_region_similarity_of_worked_cases():
@@ -98,6 +68,19 @@ def test_both_equal_a_second_implementation_on_ragged_masks(seed):
         jaccard_score(truth.ravel(), found.ravel()), abs=1e-12
     )
     assert boundary_accuracy(truth, found) == pytest.approx(plain_f(truth, found), abs=1e-12)
+
+
+@pytest.mark.parametrize(("clip", "first", "second"), [("tennis", 4, 9), ("bmx-trees", 10, 13)])
+def test_both_equal_a_second_implementation_on_real_masks(shared_dir, clip, first, second):
+    """Two frames of one clip, as if the object had been lost for some; to 1e-12."""
+    folder = shared_dir / "data/video_clips" / clip / "Annotations"
+    truth, found = (np.array(Image.open(folder / f"{number:05d}.png")) > 0 for number in (first, second))
+    overlap = jaccard_score(truth.ravel(), found.ravel())
+    assert region_similarity(truth, found) == pytest.approx(overlap, abs=1e-12)
+    outline = plain_f(truth, found)
+    assert boundary_accuracy(truth, found) == pytest.approx(outline, abs=1e-12)
+    assert 0 < overlap < 1
+    assert 0 < outline < 1
 
 
 def test_statistics_are_those_of_davis():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn.metrics import jaccard_score
 from torch import nn
 
 from syn2co_ray.evaluate.video import segment
@@ -25,6 +27,7 @@ from syn2co_ray.spec.video import VideoSegmentationSpec
 from syn2co_ray.storage import open_store
 
 from .clips import opened, truth, write_clip, write_mask
+from .plain_measures import plain_f
 
 
 class MeanColour(nn.Module):
@@ -63,6 +66,32 @@ def test_squares_of_one_colour_are_followed_and_beat_the_mask_that_stays(tmp_pat
     assert len(lines) == 1
     assert "video 1 of 1, squares: J&F" in lines[0]
     assert Image.open(io.BytesIO(found.picture)).size[0] > 1000
+
+
+def test_figures_of_a_whole_real_clip_are_those_of_a_second_implementation(shared_dir, tmp_path):
+    """Tennis, 20 frames: J by scikit-learn and F by distances, of the masks that were kept; to 1e-9."""
+    clip = shared_dir / "data/video_clips/tennis"
+    for kind in ("JPEGImages", "Annotations"):
+        shutil.copytree(clip / kind, tmp_path / "clips" / kind / "480p/tennis")
+    found = measured(tmp_path / "clips", tmp_path / "out")
+    known = [np.array(Image.open(file)) > 0 for file in sorted((clip / "Annotations").iterdir())]
+    (file,) = (tmp_path / "out/video_segmentation/trained-encoder").iterdir()
+    with zipfile.ZipFile(file) as whole:
+        made = [np.array(Image.open(io.BytesIO(whole.read(f"{n:05d}.png")))) > 0 for n in range(20)]
+    assert found.about["frames_measured"] == 18
+    for row, masks in (("trained encoder", made), (FIRST_MASK, known[:1] * 20)):
+        pairs = list(zip(known, masks, strict=True))[1:-1]
+        j = np.array([jaccard_score(mask.ravel(), other.ravel()) for mask, other in pairs])
+        f = np.array([plain_f(mask, other) for mask, other in pairs])
+        expected = {
+            "jf_mean_percent": 50 * (j.mean() + f.mean()),
+            **{"j_mean_percent": 100 * j.mean(), "f_mean_percent": 100 * f.mean()},
+            **{"j_recall_percent": 100 * (j > 0.5).mean(), "f_recall_percent": 100 * (f > 0.5).mean()},
+            # Of 18 frames the quarters end with the 1st, 5th, 10th, 14th and 18th.
+            "j_decay_percent": 100 * (j[:5].mean() - j[13:].mean()),
+            "f_decay_percent": 100 * (f[:5].mean() - f[13:].mean()),
+        }
+        assert found.rows[row] == pytest.approx(expected, abs=1e-9)
 
 
 def test_what_is_kept_unpacks_to_what_davis_reads(tmp_path):
