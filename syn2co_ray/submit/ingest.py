@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
-from contextlib import closing
+from collections.abc import Iterator
 from typing import Any, Final
 
 from rich.console import Console
@@ -57,10 +56,10 @@ def run_ingest(spec: IngestSpec, console: Console, *, debug: bool = False) -> di
         check_quarantine(store, plan, shards)
         manifest = finished_manifest(store, shards)
         if missing:
-            with connected(debug=debug), closing(_made(plan, missing, stop)) as made:
+            with connected(debug=debug):
                 stop.listen()
                 done = _Done(plan, missing, progress)
-                for number, about in made:
+                for number, about in _made(plan, missing, stop):
                     shards[number] = about
                     done.add(number)
                     check_quarantine(store, plan, shards)
@@ -89,7 +88,7 @@ def summary(manifest: dict[str, Any], uri: str) -> list[str]:
     ]
 
 
-def _made(plan: IngestPlan, missing: list[int], stop: StopSignals) -> Generator[tuple[int, About]]:
+def _made(plan: IngestPlan, missing: list[int], stop: StopSignals) -> Iterator[tuple[int, About]]:
     """Shards as they get done, a bounded number of tasks at a time; none more once a stop is asked for."""
     import ray
     from ray.exceptions import RayTaskError
@@ -98,28 +97,26 @@ def _made(plan: IngestPlan, missing: list[int], stop: StopSignals) -> Generator[
     boxed = ray.put(plan)
     waiting = iter(missing)
     running: dict[Any, int] = {}
-    try:
-        while not stop.asked.is_set():
-            # Asked each time: nodes come and go.
-            room = max(2, int(TASKS_PER_CPU * ray.cluster_resources().get("CPU", 1.0)))
-            for number in waiting if len(running) < room else ():
-                running[task.remote(boxed, number)] = number
-                if len(running) == room:
-                    break
-            if not running:
-                return
-            ready, _ = ray.wait(list(running), timeout=LOOK_EVERY_S)
-            for reference in ready:
-                try:
-                    about = ray.get(reference)
-                except RayTaskError as error:
-                    if isinstance(error.cause, Syn2coError):
-                        raise error.cause from None
-                    raise
-                yield running.pop(reference), about
-    finally:
-        for reference in running:
-            ray.cancel(reference)
+    # What runs at the end is left to end with this process, not cancelled: a cancellation that meets a task's
+    # answer aborts the process (Ray 2.60, a failed check in its task manager).
+    while not stop.asked.is_set():
+        # Asked each time: nodes come and go.
+        room = max(2, int(TASKS_PER_CPU * ray.cluster_resources().get("CPU", 1.0)))
+        for number in waiting if len(running) < room else ():
+            running[task.remote(boxed, number)] = number
+            if len(running) == room:
+                break
+        if not running:
+            return
+        ready, _ = ray.wait(list(running), timeout=LOOK_EVERY_S)
+        for reference in ready:
+            try:
+                about = ray.get(reference)
+            except RayTaskError as error:
+                if isinstance(error.cause, Syn2coError):
+                    raise error.cause from None
+                raise
+            yield running.pop(reference), about
 
 
 class _Done:
