@@ -95,7 +95,7 @@ def descended(
     return weight, bias
 
 
-@pytest.fixture(params=["digits", "cifar10"])
+@pytest.fixture(params=["digits", pytest.param("cifar10", marks=pytest.mark.slow)])
 def few_images(request: pytest.FixtureRequest, tmp_path: Path) -> list[str]:
     """Overrides for a bank of 20 images of each of ten classes, and 300 or more to classify."""
     if request.param == "cifar10":
@@ -423,6 +423,7 @@ def _few(folder: Path) -> tuple[str, str]:
     return f"data.prepare={prepare}", f"data.eval_bank={{uri: {folder}/few}}"
 
 
+@pytest.mark.slow
 def test_probes_learn_from_the_images_that_features_were_made_of(
     tmp_path: Path,
     local_training: LocalTraining,  # noqa: F811
@@ -440,6 +441,7 @@ def test_probes_learn_from_the_images_that_features_were_made_of(
     assert results["rows"][0]["fine_tune"]["1"]["images"] == 200
 
 
+@pytest.mark.slow
 def test_a_damaged_final_checkpoint_gives_no_figures_of_an_earlier_one(
     tmp_path: Path,
     local_training: LocalTraining,  # noqa: F811

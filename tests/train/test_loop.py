@@ -280,6 +280,7 @@ def rank_of_ddpm_run(rank: int, world_size: int, group: Any, folder: Path) -> di
     return loop.losses  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_a_generator_learns_the_same_with_one_worker_and_two_and_when_resumed(tmp_path):
     (alone,) = run_ranks(rank_of_ddpm_run, 1, tmp_path, tmp_path)
     both, _ = run_ranks(rank_of_ddpm_run, 2, tmp_path, tmp_path)
