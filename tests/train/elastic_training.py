@@ -2,6 +2,8 @@
 
     python -m tests.train.elastic_training JOB.yaml (kill | drain)
 
+JOB is a training, or a search with one trial, whose storage is below the file's folder.
+
 Starts with two nodes that workers may be on. After the first checkpoint one of them is killed (SIGKILL to all
 its processes), or told to go; when one worker has trained on for a while, another node comes.
 """
@@ -22,7 +24,6 @@ from tests.ray_nodes import Nodes, wait_for  # isort: skip (before ray: it sets 
 
 from rich.console import Console
 
-from syn2co_ray.spec.identity import run_name
 from syn2co_ray.spec.load import load_job
 from syn2co_ray.submit.run import run_jobs
 
@@ -50,10 +51,10 @@ def main() -> None:
     nodes.add()
     wait_for(lambda: nodes.alive() == 3)
     os.environ["RAY_ADDRESS"] = nodes.address
-    checkpoints = Path(job.storage) / run_name(job) / "checkpoints"
+    folder = Path(file).parent
 
     def workers_of_newest() -> int:
-        states = sorted(file.parent / "state.json" for file in checkpoints.glob("*/MANIFEST.json"))
+        states = sorted(each.with_name("state.json") for each in folder.rglob("checkpoints/*/MANIFEST.json"))
         try:
             return int(json.loads(states[-1].read_text())["world_size"]) if states else 0
         except FileNotFoundError:  # an older one that was dropped meanwhile

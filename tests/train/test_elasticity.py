@@ -155,15 +155,11 @@ def test_workers_without_room_ask_for_what_feeds_them_until_they_have_it(
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["kill", "drain"])
 def test_nodes_that_go_and_come_change_who_trains_and_nothing_else(tmp_path: Path, mode: str) -> None:
-    folder = tmp_path / "elastic"
     file = tmp_path / "job.yaml"
-    file.write_text(yaml.safe_dump(job_values(folder)))
+    file.write_text(yaml.safe_dump(job_values(tmp_path / "elastic")))
     said = output_of_script("tests.train.elastic_training", str(file), mode, timeout_s=900)
-    (run,) = (folder / "runs").glob("tiny-*")
-    results = json.loads((run / "results.json").read_text())
-    assert results["status"] == "finished"
-    first, fewer, more = results["starts"]
-    assert [start["workers"] for start in (first, fewer, more)] == [2, 1, 2]
+    (run,) = (tmp_path / "elastic" / "runs").glob("tiny-*")
+    fewer, more = check_starts(run)[1:]
     assert "nodes came: 1 to 2 workers" in said
     assert more["replayed_steps"] == 0, "a checkpoint was taken first"
     if mode == "drain":
@@ -171,8 +167,32 @@ def test_nodes_that_go_and_come_change_who_trains_and_nothing_else(tmp_path: Pat
         assert fewer["replayed_steps"] == 0
     else:
         assert fewer["replayed_steps"] < 2 * 20
-    assert {row["workers"] for row in rows_of(str(run))} == {1, 2}
     check_steps(str(run), job_values(tmp_path / "straight"))
+
+
+@pytest.mark.slow
+def test_a_trial_of_a_search_goes_on_with_the_workers_that_are_left_and_grows_again(tmp_path: Path) -> None:
+    rate = "train.optimizer.learning_rate_base"
+    search = {"kind": "search", "name": "elastic", "metric": "loss", "mode": "min", "searcher": "grid"}
+    search |= {"base": job_values(tmp_path), "space": {rate: {"grid": [2e-4]}}}
+    file = tmp_path / "search.yaml"
+    file.write_text(yaml.safe_dump(search))
+    said = output_of_script("tests.train.elastic_training", str(file), "kill", timeout_s=900)
+    (folder,) = (tmp_path / "runs").glob("elastic-*")
+    (record,) = (json.loads(each.read_text()) for each in folder.glob("records/*.json"))
+    assert record["status"] == "finished", said
+    run = folder / "trials" / record["run"]
+    check_starts(run)
+    check_steps(str(run), job_values(tmp_path / "straight"))
+
+
+def check_starts(run: Path) -> list[dict[str, Any]]:
+    """The starts of a finished run, which had two workers, then one, then two."""
+    results = json.loads((run / "results.json").read_text())
+    assert results["status"] == "finished"
+    assert [start["workers"] for start in results["starts"]] == [2, 1, 2]
+    assert {row["workers"] for row in rows_of(str(run))} == {1, 2}
+    return list(results["starts"])
 
 
 def check_steps(runs: str, values: dict[str, Any]) -> None:
