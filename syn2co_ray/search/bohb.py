@@ -23,6 +23,7 @@ from statistics import mean
 
 from ..spec.points import Point
 from ..spec.search import SchedulerSpec, SearchSpec
+from .early_stopping import rungs_of
 from .records import Record
 
 RANDOM_FRACTION = 1 / 3
@@ -46,10 +47,7 @@ def number_of_good(search: SearchSpec, count: int) -> int:
 
 def lengths(scheduler: SchedulerSpec, epochs: int) -> list[int]:
     """Epochs after which trainings are compared: the rungs, and the end."""
-    found = [scheduler.grace_epochs]
-    while found[-1] * scheduler.reduction_factor < epochs:
-        found.append(found[-1] * scheduler.reduction_factor)
-    return [*found, epochs]
+    return [*rungs_of(scheduler, epochs), epochs]
 
 
 def points_to_learn_from(search: SearchSpec, records: Iterable[Record]) -> list[tuple[Point, int, float]]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..spec.search import SchedulerSpec
-from .records import Record
+from .records import Evaluation, Record
 
 
 @dataclass(frozen=True)
@@ -33,25 +33,32 @@ class EarlyStopping:
 
     def __init__(self, spec: SchedulerSpec, epochs: int, maximises: bool) -> None:
         self.epochs = epochs
-        self._rungs = _first_rungs(spec, epochs) if spec.name != "none" else []
+        self._rungs = [] if spec.name == "none" else rungs_of(spec, epochs)
+        if spec.name != "hyperband":
+            del self._rungs[1:]
         self._schedulers = [_scheduler(spec, epochs, rung, maximises) for rung in self._rungs]
         self._known: dict[int, tuple[Any, _TuneTrial]] = {}
 
     def tell_again(self, records: Iterable[Record]) -> set[int]:
         """What came in earlier commands; the trials that were to end then, whether they did or not."""
         told = [(e.at_unix_s, record.number, e) for record in records for e in record.evaluations]
-        return {
-            number
-            for _, number, evaluation in sorted(told, key=lambda item: item[:2])
-            if self.stops(number, evaluation.epoch, evaluation.value)
-        }
+        return {number for _, number, e in sorted(told, key=lambda item: item[:2]) if self._stops(number, e)}
 
-    def stops(self, trial_number: int, epoch: int, value: float) -> bool:
-        """Whether a trial is to end here, `epoch` epochs after its start, with this metric."""
+    def stops(self, record: Record, new: Iterable[Evaluation]) -> bool:
+        """Whether a trial is to end, now that these evaluations came."""
+        decisions = [self._stops(record.number, evaluation) for evaluation in new]  # each is to be told
+        return any(decisions)
+
+    def goes_on(self, record: Record) -> None:
+        """A stopped trial is taken up again: Tune's schedulers end trials for good."""
+        raise AssertionError(f"trial {record.number} was stopped for good")
+
+    def _stops(self, trial_number: int, evaluation: Evaluation) -> bool:
         if not self._schedulers:
             return False
         scheduler, trial = self._of(trial_number)
-        result = {"epoch": epoch, "value": value, "training_iteration": epoch}
+        epoch = evaluation.epoch
+        result = {"epoch": epoch, "value": evaluation.value, "training_iteration": epoch}
         decision = scheduler.on_trial_result(_TuneController(), trial, result)
         # After its last epoch a trial ends by itself.
         return decision == "STOP" and epoch < self.epochs
@@ -71,10 +78,8 @@ class EarlyStopping:
         return turns[number % len(turns)]
 
 
-def _first_rungs(spec: SchedulerSpec, epochs: int) -> list[int]:
-    """Epochs before the first decision, for each scheduler."""
-    if spec.name != "hyperband":
-        return [spec.grace_epochs]
+def rungs_of(spec: SchedulerSpec, epochs: int) -> list[int]:
+    """Epochs after which runs are compared, before the last."""
     rungs = [spec.grace_epochs]
     while rungs[-1] * spec.reduction_factor < epochs:
         rungs.append(rungs[-1] * spec.reduction_factor)

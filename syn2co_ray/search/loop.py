@@ -17,6 +17,7 @@ from ..spec.search import PopulationSpec, SchedulerSpec, SearchSpec
 from ..spec.trial_specs import point_in_words
 from .early_stopping import EarlyStopping
 from .population import HandOver, Population
+from .promotion import Promotion, trials_left
 from .records import Evaluation, Record, Records, record_of
 from .searchers import point_of
 from .trials import Trial, make_trial
@@ -102,7 +103,11 @@ class Search:
                 raise ValueError("a population needs a way to hand checkpoints over")
             self.population = Population(spec, spec.population, hand_over, tell)
         stopping = SchedulerSpec() if isinstance(spec.scheduler, PopulationSpec) else spec.scheduler
-        self.early_stopping = EarlyStopping(stopping, train.epochs, spec.maximises)
+        self.early_stopping = (
+            Promotion(spec, self.known)
+            if stopping.name == "asha_promotion"
+            else EarlyStopping(stopping, train.epochs, spec.maximises)
+        )
         self._to_stop = self.early_stopping.tell_again(self.known.values())
 
     @property
@@ -120,8 +125,8 @@ class Search:
 
     @property
     def left(self) -> list[int]:
-        """Trials that have not ended, in order."""
-        return [n for n in range(self.trials) if n not in self.known or not self.known[n].has_ended]
+        """Trials that are to be started or are under way, in order."""
+        return trials_left(self.spec, self.known)
 
     def step(self, now_s: float) -> bool:
         """Look at all runs once; False when nothing runs any more and nothing is to be started."""
@@ -174,11 +179,14 @@ class Search:
             return
         record = self.known.get(number) or record_of(trial, run_name(trial.job))
         goes_on = number in self.known
+        if record.status == "stopped":
+            self.early_stopping.goes_on(record)
         record.status = "running"
         self._keep(record)
         self.tell(f"trial {number} {'goes on' if goes_on else 'starts'}: {trial_in_words(self.spec, trial)}")
         active = self.active[number] = _Active(trial, record, self.start(trial))
         if number in self._to_stop:
+            self._to_stop.remove(number)
             # The driver died in between: it starts only to leave its checkpoint and its page.
             self._ask_to_stop_early(active)
 
@@ -188,9 +196,7 @@ class Search:
         record.gpu_hours += active.run.gpus() * passed_s / 3600
         evaluations = ended.evaluations if ended else active.run.evaluations()
         new = record.add([self._evaluation(record, *item, now_s) for item in evaluations.items()])
-        stop = False
-        for evaluation in new:
-            stop |= self.early_stopping.stops(record.number, evaluation.epoch, evaluation.value)
+        stop = self.early_stopping.stops(record, new)
         if stop and not ended and not active.stopping:
             self._ask_to_stop_early(active)
         if ended:

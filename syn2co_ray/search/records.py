@@ -61,6 +61,7 @@ class Record:
         error: the last failure in words.
         wall_s, gpu_hours: over all its starts.
         paused_after_epochs: of a population, where it last waited for the others.
+        passed_epochs: of scheduler asha_promotion, the last rung that it was let past.
         lineage: what it took over from others of its population, the first first.
     """
 
@@ -79,6 +80,7 @@ class Record:
     paused_after_epochs: int = 0
     lineage: list[Takeover] = field(default_factory=list)
     values: dict[str, float | None] = field(default_factory=dict)
+    passed_epochs: int = 0
 
     @property
     def since_epoch(self) -> int:

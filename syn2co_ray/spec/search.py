@@ -49,13 +49,15 @@ class SchedulerSpec(Section):
     """Which runs are stopped early, by the metric during training: k-NN where it is measured; loss and
     rankme, where one of them is the metric, of every epoch."""
 
-    name: Literal["none", "asha", "hyperband", "median"] = "none"
-    """asha: at rungs of the run's epochs, the best of those that came so far go on. hyperband: the same from
-    several first rungs. median: a run whose best is below the median of the others' means ends."""
+    name: Literal["none", "asha", "asha_promotion", "hyperband", "median"] = "none"
+    """asha: at rungs of the run's epochs, the best of those that came so far go on, and so do the first,
+    which have nothing to be compared with. asha_promotion: only the best of those that came go on; a stopped
+    run is taken up again when, with later ones, it is among them. hyperband: asha from several first rungs.
+    median: a run whose best is below the median of the others' means ends."""
     grace_epochs: int = Field(default=1, ge=1)
     """No run ends before it has trained so many epochs."""
     reduction_factor: int = Field(default=3, ge=2)
-    """asha, hyperband: one in so many goes on at each rung; rungs are that factor apart."""
+    """asha, asha_promotion, hyperband: one in so many goes on at each rung; rungs are that factor apart."""
 
 
 class PopulationSpec(Section):

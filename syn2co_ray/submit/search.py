@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from ..search.loop import Run, Search
+from ..search.promotion import trials_left
 from ..search.records import Records
 from ..search.trials import Trial
 from ..spec.errors import RunInterrupted, TrainingError
@@ -41,7 +42,7 @@ def run_search(search: SearchSpec, console: Console, *, debug: bool = False) -> 
     with SearchProgress(console) as progress, StopSignals() as stop:
         progress.log(f"search {run_name(search)}: {_size(search)}")
         known = records.load()
-        if sum(record.has_ended for record in known.values()) == number_of_points(search) * search.seeds:
+        if not trials_left(search, known):
             progress.log("this search is finished; its results:")
             results = write_search_results(search, known, "", records.wall_s())
             return _told(search, results, progress)

@@ -10,11 +10,11 @@ from typing import Any
 
 from ..search.compare import compare
 from ..search.leaderboard import Entry, leaderboard, leaderboard_parquet, values_by_seed
+from ..search.promotion import trials_left
 from ..search.records import Record, Records
 from ..search.trials import search_folder
 from ..spec.errors import Fault, SpecError
 from ..spec.identity import run_name
-from ..spec.points import number_of_points
 from ..spec.search import SearchSpec
 from ..storage import Store, open_store, publish_bytes
 from ..storage.run_layout import RESULTS_FILE
@@ -38,8 +38,7 @@ def write_search_results(
 
     store, entries = search_store(search), leaderboard(search, records.values())
     counts: Counter[str] = Counter(record.status for record in records.values())
-    ended = sum(record.has_ended for record in records.values())
-    finished = ended == number_of_points(search) * search.seeds
+    finished = not trials_left(search, records)
     best = entries[0] if entries and entries[0].seeds_finished else None
     results: dict[str, Any] = {
         "status": "finished" if finished else "interrupted" if closing else "not finished",

@@ -156,7 +156,7 @@ def test_what_a_space_cannot_hold_says_which_key_and_which_value(space, where, s
             "searcher",
             "bohb with scheduler none, and it learns from runs that were stopped early",
         ),
-        ("scheduler=bohb", "scheduler.name", "none, asha, hyperband, median, pbt"),
+        ("scheduler=bohb", "scheduler.name", "none, asha, asha_promotion, hyperband, median, pbt"),
         ("scheduler=pbt", "scheduler", "missing; allowed: Epochs between two such exchanges"),
         ("scheduler={name: asha, every_epochs: 2}", "scheduler.every_epochs", "unknown key"),
         ("metric=null", "metric", "'knn'"),

@@ -142,7 +142,7 @@ def several_metrics_stop_nothing(
 def bohb_has_lengths_to_learn_from(
     searcher: str, scheduler: SchedulerSpec | PopulationSpec
 ) -> Iterator[Fault]:
-    if searcher == "bohb" and scheduler.name not in ("asha", "hyperband"):
+    if searcher == "bohb" and scheduler.name not in ("asha", "asha_promotion", "hyperband"):
         got = f"bohb with scheduler {scheduler.name}, and it learns from runs that were stopped early"
         yield Fault("searcher", got, "scheduler hyperband or asha", "add scheduler: hyperband")
 
