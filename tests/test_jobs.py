@@ -403,7 +403,7 @@ SMALLER = {
 
 
 def two_steps(path: Path, folder: Path) -> tuple[list[dict[str, Any]], int]:
-    """Metrics of two steps of the job's own network on digits, and this process's peak memory in bytes."""
+    """Figures of two steps of the job's own network on digits, and this process's peak memory in bytes."""
     from syn2co_ray.submit.prepare import prepare_run
 
     from .train.local_run import local_loop
@@ -419,6 +419,7 @@ def two_steps(path: Path, folder: Path) -> tuple[list[dict[str, Any]], int]:
     rows: list[dict[str, Any]] = []
     loop.context.show = rows.append
     loop.run_to_end()
+    rows = [row for row in rows if "step" in row]  # not what tells of epochs and checkpoints
     return rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
