@@ -61,7 +61,8 @@ def synthesize(pool: HardestPool, draws: Draws, spec: NoiseSpec) -> Synthesized:
         return _low_dimensional(pool, places, draws, spec.sigma)
     e, n_squared = draws["normal"].to(pool.q.dtype), pool.squared_length_of(places)
     n_e = dots_with_vectors(pool.queue, places, e)
-    q_e = torch.bmm(e, pool.q.unsqueeze(2)).squeeze(2)
+    own_query = torch.arange(len(e), device=e.device).unsqueeze(1).expand_as(places)
+    q_e = dots_with_vectors(pool.q, own_query, e)
     e_e = torch.linalg.vector_norm(e, dim=2).square()
     scale = inverse_length(n_squared + 2.0 * spec.sigma * n_e + spec.sigma**2 * e_e)
     logits = (pool.similarity_to(places) + spec.sigma * q_e) * scale

@@ -20,7 +20,7 @@ measured, not assumed to be 1.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -28,8 +28,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_BLOCK_ELEMENTS = {"cpu": 2**17, "cuda": 2**25}
-"""Size of a C-wide temporary: half a MiB stays in a CPU's cache; a GPU wants few, large kernels."""
+_PAIRS_ELEMENTS = 2**25
+"""Size of a C-wide temporary on a GPU, which wants few, large kernels."""
+# What is used of it here, entries of a product, is as old as the warning.
+warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta", category=UserWarning)
 
 
 @dataclass(frozen=True)
@@ -99,35 +101,52 @@ def inverse_length(squared: Tensor) -> Tensor:
     return squared.clamp_min(torch.finfo(squared.dtype).eps).rsqrt()
 
 
-def _row_blocks(places: Tensor, queue: Tensor) -> Iterator[slice]:
-    """Slices of rows: bounds the C-wide memory of products that need no gradient."""
-    elements_per_row = places.shape[1] * queue.shape[1]
-    rows = max(1, _BLOCK_ELEMENTS.get(queue.device.type, _BLOCK_ELEMENTS["cpu"]) // elements_per_row)
-    for start in range(0, len(places), rows):
-        yield slice(start, start + rows)
+def dots_with_rows(queue: Tensor, places: Tensor, vectors: Tensor) -> Tensor:
+    """n.v for places in the queue (n, count), one vector a row (n, C) -> (n, count)."""
+    rows = torch.arange(len(places), device=places.device).repeat_interleave(places.shape[1])
+    return _dots(vectors, rows, queue, places.flatten()).view_as(places)
+
+
+def dots_with_vectors(queue: Tensor, places: Tensor, vectors: Tensor) -> Tensor:
+    """n.v for places in the queue (n, count), each with a vector of its own (n, count, C) -> (n, count).
+
+    Or q.v, for places in the queries.
+    """
+    rows = torch.arange(places.numel(), device=places.device)
+    return _dots(vectors.flatten(0, 1), rows, queue, places.flatten()).view_as(places)
 
 
 def dots_between_entries(queue: Tensor, first: Tensor, second: Tensor) -> Tensor:
     """n_i.n_j for places (n, count) and (n, count) -> (n, count)."""
+    rows, order = first.flatten().sort()
+    dots = _dots(queue, rows, queue, second.flatten()[order])
+    return torch.empty_like(dots).scatter_(0, order, dots).view_as(first)
+
+
+def _dots(vectors: Tensor, rows: Tensor, queue: Tensor, places: Tensor) -> Tensor:
+    """vectors[rows] . queue[places]: (m, C), (p,) ascending, (K, C), (p,) -> (p,)."""
+    if queue.device.type == "cpu":
+        return _sampled_dots(vectors, rows, queue, places)
+    at_once = max(1, _PAIRS_ELEMENTS // queue.shape[1])
     blocks = [
-        F.embedding(first[rows], queue).mul_(F.embedding(second[rows], queue)).sum(dim=2)
-        for rows in _row_blocks(first, queue)
+        (F.embedding(some, vectors) * F.embedding(others, queue)).sum(dim=1)
+        for some, others in zip(rows.split(at_once), places.split(at_once), strict=True)
     ]
     return torch.cat(blocks)
 
 
-def dots_with_vectors(queue: Tensor, places: Tensor, vectors: Tensor) -> Tensor:
-    """n.v for places in the queue (n, count), each with a vector of its own (n, count, C) -> (n, count)."""
-    blocks = [
-        F.embedding(places[rows], queue).mul_(vectors[rows]).sum(dim=2) for rows in _row_blocks(places, queue)
-    ]
-    return torch.cat(blocks)
+@torch.compiler.disable
+def _sampled_dots(vectors: Tensor, rows: Tensor, queue: Tensor, places: Tensor) -> Tensor:
+    """Some entries of the product of two matrices, as a sparse matrix that has just them: nothing C-wide is copied.
 
-
-def dots_with_rows(queue: Tensor, places: Tensor, vectors: Tensor) -> Tensor:
-    """n.v for places in the queue (n, count), one vector a row (n, C) -> (n, count)."""
-    blocks = [
-        torch.bmm(F.embedding(places[rows], queue), vectors[rows].unsqueeze(2)).squeeze(2)
-        for rows in _row_blocks(places, queue)
-    ]
-    return torch.cat(blocks)
+    An entry that is wanted twice is in it twice, which CSR does not allow and this product does not mind.
+    """
+    if len(places) >= len(vectors) * len(queue):
+        return (vectors @ queue.T)[rows, places]
+    ends = torch.bincount(rows, minlength=len(vectors)).cumsum(0)
+    starts, size = torch.cat([ends.new_zeros(1), ends]), (len(vectors), len(queue))
+    wanted = torch.sparse_csr_tensor(
+        starts, places, vectors.new_zeros(len(places)), size, check_invariants=False
+    )
+    # The copy is no view of a sparse matrix, which torch.compile does not take.
+    return torch.sparse.sampled_addmm(wanted, vectors, queue.T, beta=0.0).values().clone()
