@@ -257,7 +257,8 @@ def test_blocks_of_rows_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     raw, queue, spec = random_problem(6, 50, 40, 8)
     q = F.normalize(raw.detach(), dim=1)
     whole = product(q, queue, spec, first_row=5)
-    monkeypatch.setattr("syn2co_ray.methods.negatives.fused._BLOCK_ELEMENTS", {"cpu": 1})
+    for sort in ("_SIMILARITY_ELEMENTS", "_NOISE_ELEMENTS"):
+        monkeypatch.setattr(f"syn2co_ray.methods.negatives.fused.{sort}", {"cpu": 1})
     torch.testing.assert_close(product(q, queue, spec, first_row=5), whole, rtol=0, atol=1e-13)
 
 

@@ -8,7 +8,8 @@ of, and one product with the queue gives the whole gradient. Autograd keeps dL/d
 neither the similarity matrix nor its softmax nor any negative.
 
 Rows are done in blocks, which bounds the memory, whatever the batch; draws belong to rows, so blocks change
-nothing else.
+nothing else. Products with the queue want many rows at once and noise wants few, so the similarities of a
+block are gone through in parts.
 """
 
 from __future__ import annotations
@@ -25,8 +26,10 @@ from ..draws import RowDraws
 from .hardest import hardest_entries
 from .pool import HardestPool, Synthesized
 
-_BLOCK_ELEMENTS = {"cpu": 2**20, "cuda": 2**28}
-"""Elements of the widest tensor of a block, similarities or noise: a GPU wants few, large kernels."""
+_SIMILARITY_ELEMENTS = {"cpu": 2**20, "cuda": 2**28}
+"""Similarities of a block: a GPU wants few, large kernels."""
+_NOISE_ELEMENTS = {"cpu": 2**19, "cuda": 2**28}
+"""The same of the C-wide vectors of a part."""
 
 Synthesize = Callable[[HardestPool, RowDraws], Mapping[str, Synthesized]]
 """(a block's pool, its draws) -> negatives of each kind, by name."""
@@ -91,40 +94,59 @@ def log_sum_exp(
         widest: C-wide vectors that `synthesize` builds for a row; sizes the blocks.
         observed: what telemetry needs; None: no telemetry.
     """
-    elements = _BLOCK_ELEMENTS.get(q.device.type, _BLOCK_ELEMENTS["cpu"])
-    rows_max = max(1, elements // max(len(queue[0]), widest * q.shape[1]))
     done = []
     with torch.no_grad():
-        for part in draws.parts(rows_max):
-            first = part.first_row - draws.first_row
-            rows = slice(first, first + part.rows)
-            block = _Block(q[rows], queue, temperature)
-            if synthesize is not None:
-                block.synthesized = synthesize(block.pool(hardest), part)
-            done.append(block.finish(observed.rows(rows) if observed else None))
-    value, gradient = torch.cat([each.value for each in done]), torch.cat([each.gradient for each in done])
+        for block in draws.parts(_rows_max(_SIMILARITY_ELEMENTS, q, len(queue[0]))):
+            rows = _rows_within(block, draws)
+            similarity = q[rows] @ queue[0].T
+            parts = []
+            for part in block.parts(_rows_max(_NOISE_ELEMENTS, q, widest * q.shape[1])):
+                own = _rows_within(part, draws)
+                found = _Part(q[own], queue, temperature, similarity[_rows_within(part, block)])
+                if synthesize is not None:
+                    found.synthesized = synthesize(found.pool(hardest), part)
+                parts.append(found.finish(observed.rows(own) if observed else None))
+                del found  # its vectors, before the next ones are drawn
+            # The similarities have become weights by now.
+            gradient = torch.cat([each.gradient for each in parts]).addmm_(similarity, queue[0])
+            gradient.div_(torch.cat([each.total for each in parts]).unsqueeze(1) * temperature)
+            done += [(gradient, parts)]
+    all_parts = [part for _, parts in done for part in parts]
+    value, gradient = torch.cat([part.value for part in all_parts]), torch.cat([each for each, _ in done])
     telemetry = {
-        name: {figure: torch.cat([each.telemetry[name][figure] for each in done]) for figure in figures}
-        for name, figures in done[0].telemetry.items()
+        name: {figure: torch.cat([part.telemetry[name][figure] for part in all_parts]) for figure in figures}
+        for name, figures in all_parts[0].telemetry.items()
     }
     # The value, and an inner product whose value is 0 and whose gradient is the one found.
     return Negatives(value + ((q - q.detach()) * gradient).sum(dim=1), telemetry)
 
 
+def _rows_max(elements: Mapping[str, int], q: Tensor, elements_per_row: int) -> int:
+    return max(1, elements.get(q.device.type, elements["cpu"]) // max(elements_per_row, 1))
+
+
+def _rows_within(part: RowDraws, whole: RowDraws) -> slice:
+    """Which rows of `whole` a part of it is."""
+    first = part.first_row - whole.first_row
+    return slice(first, first + part.rows)
+
+
 class _Done(NamedTuple):
-    """L (n,), dL/dq (n, C) and the telemetry of a block of rows."""
+    """A part's rows: L (n,), what sum_j weight_j n_j has beside the queue (n, C), all weights' sum (n,)."""
 
     value: Tensor
     gradient: Tensor
+    total: Tensor
     telemetry: dict[str, dict[str, Tensor]]
 
 
-class _Block:
-    """One block of rows; `finish` uses the similarity matrix up."""
+class _Part:
+    """A part of a block of rows; `finish` makes its similarities the weights of the queue's entries."""
 
-    def __init__(self, q: Tensor, queue: tuple[Tensor, Tensor], temperature: float) -> None:
-        self.q, self.queue, self.temperature = q, queue, temperature
-        self.similarity = q @ queue[0].T
+    def __init__(
+        self, q: Tensor, queue: tuple[Tensor, Tensor], temperature: float, similarity: Tensor
+    ) -> None:
+        self.q, self.queue, self.temperature, self.similarity = q, queue, temperature, similarity
         self.synthesized: Mapping[str, Synthesized] = {}
 
     def pool(self, hardest: int) -> HardestPool:
@@ -134,7 +156,7 @@ class _Block:
         blocks = {"queue": self.similarity, **{name: s.logits for name, s in self.synthesized.items()}}
         figures = self._figures(blocks, observed) if observed else {}
         shift = torch.stack([logits.amax(dim=1) for logits in blocks.values()]).amax(dim=0).unsqueeze(1)
-        # In place: the similarities are the largest tensor there is, and are not needed any more.
+        # In place: the similarities are the largest tensor there is.
         weights = {name: logits.sub_(shift).div_(self.temperature).exp_() for name, logits in blocks.items()}
         sums = {name: weight.sum(dim=1) for name, weight in weights.items()}
         total = torch.stack(list(sums.values())).sum(dim=0)
@@ -146,8 +168,7 @@ class _Block:
             for places, coefficient in kind.entries:
                 of_queue.scatter_add_(1, places, weights[name] * coefficient)
             _add_beside_queue(gradient, kind, weights[name], self.q)
-        gradient.addmm_(of_queue, self.queue[0]).div_(total.unsqueeze(1) * self.temperature)
-        return _Done(shift.squeeze(1) / self.temperature + total.log(), gradient, figures)
+        return _Done(shift.squeeze(1) / self.temperature + total.log(), gradient, total, figures)
 
     def _figures(self, blocks: Mapping[str, Tensor], observed: Observed) -> dict[str, dict[str, Tensor]]:
         positive, figures = observed.positive.unsqueeze(1), {}

@@ -137,7 +137,7 @@ def _dots(vectors: Tensor, rows: Tensor, queue: Tensor, places: Tensor) -> Tenso
 
 @torch.compiler.disable
 def _sampled_dots(vectors: Tensor, rows: Tensor, queue: Tensor, places: Tensor) -> Tensor:
-    """Some entries of the product of two matrices, as a sparse matrix that has just them: nothing C-wide is copied.
+    """Some entries of a product of matrices, as a sparse matrix that has just them: nothing C-wide is copied.
 
     An entry that is wanted twice is in it twice, which CSR does not allow and this product does not mind.
     """
