@@ -22,10 +22,11 @@ most 2 % of a DeiT-S step.
 
 Predicted before fusing (the form before kept similarity matrix and softmax for autograd, and reached 5.5 to 10
 and 3.4 to 3.7 times, 1/3.5 and 1/1.7 of the memory): 10 and 4 times, since a prototype had 7 to 10 and 2.4 to
-3.4 of a quieter machine's d. Found: see the README. Profile of one thread: SynBY 25 % normal draws of the noise,
-19 % two products with the queue, 14 % batched products with the noise, 12 % gathers, 5 % top-k; SynCo 60 % two
-products with the queue, 12 % top-k in two stages (it was 40 % in one). So what bounds it is memory bandwidth and
-the generator at SynBY's sizes, and matrix products, which InfoNCE has too, at SynCo's.
+3.4 of a quieter machine's d. Then a profile of one thread at SynBY's sizes had 30 % normal draws of the noise, 17 %
+copies of queue entries for lengths, 14 % dot products with them, 13 % two products with the queue. Predicted of
+taking those dot products as entries of a product, without copies: a fifth less time; of going through the noise in
+parts of a block of similarities: 2 MiB less. Found: see the README. What bounds it now is the generator at SynBY's
+sizes, and matrix products, which InfoNCE has too, at SynCo's.
 """
 
 from __future__ import annotations
