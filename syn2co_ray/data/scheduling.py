@@ -28,9 +28,10 @@ class IdlePause(ExecutionCallback):
         self._step_started = time.perf_counter()
 
     def on_execution_step(self, executor: StreamingExecutor) -> None:
+        metrics = [op.metrics for op in executor._topology or ()]
         moved = sum(
-            op.metrics.num_tasks_submitted + op.metrics.num_task_outputs_generated + op.metrics.num_outputs_taken
-            for op in executor._topology or ()
+            each.num_tasks_submitted + each.num_task_outputs_generated + each.num_outputs_taken
+            for each in metrics
         )
         if moved != self._moved:
             self._moved, self._pause_s = moved, PAUSE_FIRST_S
