@@ -191,8 +191,9 @@ def loader(files: list[Path], transform: Callable[[Path], Any]) -> Callable[[], 
     def batches() -> Iterator[int]:
         import torch
 
+        files_read: torch.utils.data.Dataset[Any] = Files(files, transform)  # type: ignore[assignment]
         data = torch.utils.data.DataLoader(
-            Files(files, transform), batch_size=BATCH, shuffle=True, num_workers=WORKERS, drop_last=True
+            files_read, batch_size=BATCH, shuffle=True, num_workers=WORKERS, drop_last=True
         )
         for first, second in data:
             assert first.shape == second.shape

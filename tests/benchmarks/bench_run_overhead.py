@@ -50,6 +50,12 @@ STEPS = 40
 WORLD_SIZE = 2
 
 
+def digits_job(*values: str) -> PretrainSpec:
+    job = load_job(ROOT / "jobs/digits_synby.yaml", list(values))
+    assert isinstance(job, PretrainSpec)
+    return job
+
+
 def views_in_memory(job: PretrainSpec) -> list[np.ndarray]:
     """A few steps' uint8 views (images_per_rank, 2, 3, S, S), reused in turn."""
     generator = np.random.default_rng(0)
@@ -71,6 +77,8 @@ def plain_loop(job: PretrainSpec, rank: int, views: list[np.ndarray]) -> float:
     for group in optimizer.param_groups:
         group["lr"] = 1e-4
     parameters = [parameter for parameter in method.parameters() if parameter.requires_grad]
+    clip_norm = job.train.optimizer.gradient_clip_norm
+    assert clip_norm is not None
     rows = job.train.images_per_step_global // WORLD_SIZE
     started = 0.0
     for step in range(STEPS + 1):
@@ -81,7 +89,7 @@ def plain_loop(job: PretrainSpec, rank: int, views: list[np.ndarray]) -> float:
         output = model([normalise(batch[:, 0]), normalise(batch[:, 1])], place)
         optimizer.zero_grad(set_to_none=True)
         output.loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, job.train.optimizer.gradient_clip_norm)
+        torch.nn.utils.clip_grad_norm_(parameters, clip_norm)
         optimizer.step()
         method.commit(place)
     return STEPS / (time.perf_counter() - started)
@@ -94,7 +102,8 @@ def our_loop(job: PretrainSpec, rank: int, group: Any, views: list[np.ndarray], 
         for step in range(first_step, STEPS + 1):
             images = views[step % len(views)]
             keys = [str(row) for row in range(len(images))]
-            yield StepRecords(0, step, images, keys, np.zeros(len(images), dtype=np.int64), [])
+            sources = np.zeros(len(images), dtype=np.int64)
+            yield StepRecords(0, step, [images], keys, sources, [None for _ in keys], [])
 
     ended: list[float] = []
     context = TrainContext(rank, WORLD_SIZE, torch.device("cpu"), records, control_group=group)
@@ -106,16 +115,13 @@ def our_loop(job: PretrainSpec, rank: int, group: Any, views: list[np.ndarray], 
         after_step(*arguments)
         ended.append(time.perf_counter())
 
-    loop._after_step = timed  # type: ignore[method-assign]
+    loop._after_step = timed  # type: ignore[method-assign,assignment]
     loop.run_to_end()
     return STEPS / (ended[-1] - ended[0])
 
 
 def rank_main(rank: int, world_size: int, group: Any) -> list[tuple[float, float]]:
-    job = load_job(
-        ROOT / "jobs/digits_synby.yaml",
-        ["train.epochs=1", "train.optimizer.warmup_epochs=0", "data.eval=null"],
-    )
+    job = digits_job("train.epochs=1", "train.optimizer.warmup_epochs=0", "data.eval=null")
     views = views_in_memory(job)
     rounds = []
     for _ in range(ROUNDS):
@@ -138,7 +144,7 @@ def whole_run(folder: Path) -> tuple[float, dict[str, float]]:
         sys.exit(done.stderr.decode())
     (file,) = folder.glob("*/results.json")
     results = json.loads(file.read_text())
-    job = load_job(ROOT / "jobs/digits_synby.yaml")
+    job = digits_job()
     return results["images_per_s"] / job.train.images_per_step_global, results["startup_s"]
 
 

@@ -104,7 +104,7 @@ def work_of(name: str, proxy: FaultyStore, prefix: str, run: Callable[[], None])
 def trials_of(prefix: str, folder: Path) -> list[Path]:
     """The job file of each trial of the search."""
     store = open_store(prefix, ObjectStoreSpec())
-    files = []
+    files: list[Path] = []
     for info in list_files(store):
         if "/trials/" in info.path and info.path.endswith("/spec.yaml"):
             job = yaml.safe_load(read_bytes(store, info.path))
