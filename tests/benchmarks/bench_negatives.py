@@ -14,8 +14,8 @@ Forward and backward of one direction, draws included, at the published settings
 
 Rounds take turns; time is the median of CPU seconds of the process (other work on the machine does not
 count). Memory is how far the resident peak of a process of its own rises over one pass (on a GPU: allocated
-peak). On a GPU the ratio of times is that of elapsed seconds between synchronisations, and a last row compares
-whole training steps of DeiT-S at 256 images: MoBY and SynBY.
+peak). On a GPU the ratio of times is that of elapsed seconds between synchronisations. A last row compares whole
+training steps, MoBY, SynBY, and SynBY with telemetry (goal: under 1 % of a step, one being observed in 20).
 
 Goals: 10 (SynBY) and 4 times (SynCo) faster than d on one CPU thread, 20 on a GPU; 1/7 and 1/5 of its memory; at
 most 2 % of a DeiT-S step.
@@ -48,7 +48,9 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from syn2co_ray.methods import StepContext, build_method
+from syn2co_ray.methods.contract import Method
 from syn2co_ray.methods.draws import RowDraws
+from syn2co_ray.methods.embedding_stats import embedding_stats
 from syn2co_ray.methods.negatives import (
     HardestPool,
     Negatives,
@@ -61,6 +63,7 @@ from syn2co_ray.methods.negatives import (
 from syn2co_ray.methods.queue import squared_length
 from syn2co_ray.spec.method import MobySpec
 from syn2co_ray.spec.negatives import NEGATIVE_KINDS, NegativesSpec
+from syn2co_ray.train.trainer import TELEMETRY_EVERY_STEPS
 from tests.methods import plain_negatives
 
 TEMPERATURE = 0.2
@@ -296,36 +299,61 @@ def main() -> None:
                 where = f"cpu, {threads} thr" if device.type == "cpu" else "cuda"
                 _row(setting.name, where, "CPU ms" if device.type == "cpu" else "ms", times, 1000)
             _row(setting.name, device.type, "peak MiB", mebibytes_of(setting, device), 1)
-        if device.type == "cuda":
-            training_steps(device)
+        torch.set_num_threads(1)
+        training_steps(device)
 
 
-def training_steps(device: torch.device, images: int = 256) -> None:
-    """Whole steps of MoBY and SynBY on DeiT-S in bf16, without the optimizer: milliseconds and their ratio."""
+def training_steps(device: torch.device) -> None:
+    """Whole steps of MoBY and SynBY without the optimizer, and what telemetry adds: medians of rounds in turn.
+
+    On a GPU DeiT-S, 256 images, bf16; on a CPU the small ViT of jobs/cifar10_table, 128 images of 32 pixels.
+    """
+    on_gpu = device.type == "cuda"
+    size, images = (224, 256) if on_gpu else (32, 128)
+    small = {"patch_size": 8, "backbone_options": {"embed_dim": 128, "depth": 4, "num_heads": 4}}
+    backbone = (
+        {"backbone": "deit_small_patch16_224"} if on_gpu else {"backbone": "vit_tiny_patch16_224", **small}
+    )
     negatives = {"hardest": 256, **dict.fromkeys(NEGATIVE_KINDS, 128)}
-    common = {"backbone": "deit_small_patch16_224"}
     specs = {
-        "moby": MobySpec.model_validate({**common, "framework": "moby"}),
-        "synby": MobySpec.model_validate({**common, "framework": "synby", "negatives": negatives}),
+        "moby": MobySpec.model_validate({**backbone, "framework": "moby"}),
+        "synby": MobySpec.model_validate({**backbone, "framework": "synby", "negatives": negatives}),
     }
-    methods = {name: build_method(spec, 224, 0).to(device) for name, spec in specs.items()}
-    views = [torch.randn(images, 3, 224, 224, device=device) for _ in range(2)]
-    taken: dict[str, list[float]] = {name: [] for name in methods}
-    for number in range(12):
-        for name, method in methods.items():
-            step = StepContext(0, number, 0, 12, images, telemetry=False)
-            torch.cuda.synchronize()
-            started = time.perf_counter()
-            method.zero_grad()
-            with torch.autocast("cuda", torch.bfloat16):
-                loss = method(views, step).loss
-            loss.backward()
-            method.commit(step)
-            torch.cuda.synchronize()
+    methods = {name: build_method(spec, size, 0).to(device) for name, spec in specs.items()}
+    ways = {"moby": ("moby", False), "synby": ("synby", False), "observed": ("synby", True)}
+    views = [torch.randn(images, 3, size, size, device=device) for _ in range(2)]
+    taken: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(12 if on_gpu else 42):
+        for name, (which, telemetry) in ways.items():
+            started = _now_s(device)
+            _step(methods[which], views, StepContext(0, number, 0, 50, images, telemetry=telemetry))
             if number > 1:
-                taken[name].append(time.perf_counter() - started)
-    moby, synby = (statistics.median(taken[name]) * 1000 for name in ("moby", "synby"))
-    print(f"DeiT-S step, {images} images: MoBY {moby:.1f} ms, SynBY {synby:.1f} ms, {synby / moby:.3f} of it")
+                taken[name].append(_now_s(device) - started)
+    moby, synby, observed = (statistics.median(taken[name]) * 1000 for name in ways)
+    telemetry_share = (observed - synby) / TELEMETRY_EVERY_STEPS / synby
+    what, unit = ("DeiT-S", "ms") if on_gpu else ("small ViT", "CPU ms")
+    print(
+        f"step of {what}, {images} images: MoBY {moby:.1f} {unit}, SynBY {synby:.1f}, {synby / moby:.3f} of it; "
+        f"with telemetry {observed:.1f}, one step in {TELEMETRY_EVERY_STEPS}: {telemetry_share:.2%} of a step"
+    )
+
+
+def _step(method: Method, views: list[Tensor], step: StepContext) -> None:
+    method.zero_grad()
+    with torch.autocast("cuda", torch.bfloat16, enabled=views[0].is_cuda):
+        output = method(views, step)
+    output.loss.backward()
+    method.commit(step)
+    if step.telemetry and output.pair is not None:
+        embedding_stats(*output.pair)
+
+
+def _now_s(device: torch.device) -> float:
+    """Seconds: on a GPU of the clock once all is done, else of this process's CPU time."""
+    if device.type != "cuda":
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def _row(setting: str, where: str, unit: str, values: dict[str, float], factor: float) -> None:
