@@ -394,12 +394,6 @@ TWO_STEPS = [
     "train.epochs=1",
     "train.optimizer.warmup_epochs=0",
 ]
-SMALLER = {
-    "method.queue_size_features": "method.queue_size_features=16",
-    "method.prototypes": "method.prototypes=64",
-    "method.negatives": "method.negatives.hardest=8",
-    "method.negatives.active_epochs": "method.negatives.active_epochs=[0, 1]",
-}
 
 
 def two_steps(path: Path, folder: Path) -> tuple[list[dict[str, Any]], int]:
@@ -410,7 +404,8 @@ def two_steps(path: Path, folder: Path) -> tuple[list[dict[str, Any]], int]:
 
     values = resolved(load_job(path))
     overrides = [text.format(folder=folder) for text in TWO_STEPS]
-    overrides += [text for key, text in SMALLER.items() if _has(values, key)]
+    if _has(values, "method.negatives.active_epochs"):
+        overrides.append("method.negatives.active_epochs=[0, 1]")
     shares = [source["share"] for source in values["data"]["train"]]
     sources = zip(("train", "eval"), shares, strict=False)
     listed = [f"{{uri: {folder}/digits/{part}, share: {'null' if s is None else s}}}" for part, s in sources]

@@ -85,6 +85,8 @@ def test_all_faults_come_at_once_also_across_sections():
          "1000 is not a multiple of 7 workers"),
         (["train.workers={min: 4, max: 2}"], "train.workers", "min 4 is more than max 2"),
         (["method.negatives.hardest=5000"], "method.negatives.hardest", "5000 of a queue of 4096"),
+        (["method.negatives.mixup=200", "method.negatives.hardest=199"], "method.negatives.mixup",
+         "200 negatives of a pool of 199"),
         (["method.negatives.active_epochs=[10, 20]"], "method.negatives.active_epochs", "[10, 20] with 10 epochs"),
         (["method.negatives.active_epochs=[5, 2]"], "method.negatives.active_epochs", "first <= last"),
         (["method.negatives=null"], "method.negatives", "synby without a synthesized negative"),
@@ -155,7 +157,7 @@ def test_a_key_of_another_framework_is_refused_with_its_own_keys():
 
 SYNCO = """\
 {framework: synco, backbone: resnet50, compat: synco_v1, queue_size_features: 64,
- negatives: {hardest: 16, active_epochs: [2, 9], interpolated: 8, noise: 4, perturbed: 4}}
+ negatives: {hardest: 64, active_epochs: [2, 9], interpolated: 8, noise: 4, perturbed: 4}}
 """
 SGD = (
     "train.optimizer={name: sgd, schedule_every: epoch, warmup_epochs: 0, learning_rate_min_base: 0, "
@@ -164,7 +166,7 @@ SGD = (
 ADAMW = "train.optimizer={weight_decay_of: matrices_and_tokens}"
 V2 = (
     "method.compat=synco_v2",
-    "method.negatives={hardest: 16, active_epochs: [1, 3]}",
+    "method.negatives={hardest: 128, active_epochs: [1, 3]}",
     "data.images_per_epoch=640",
 )
 

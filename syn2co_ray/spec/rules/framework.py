@@ -37,13 +37,23 @@ def negatives_fit_the_framework(method: MethodSpec) -> Iterator[Fault]:
             "at least one kind with a count above 0",
             f"add for example `interpolated: 128`, or use framework: {plain}",
         )
-    if negatives is not None and negatives.hardest > method.queue_size_features:
+    if negatives is None:
+        return
+    if negatives.hardest > method.queue_size_features:
         yield Fault(
             "method.negatives.hardest",
             f"{negatives.hardest} of a queue of {method.queue_size_features}",
             "at most method.queue_size_features",
             "lower hardest or lengthen the queue",
         )
+    for name, kind in negatives.kinds().items():
+        if kind.count > negatives.hardest:
+            yield Fault(
+                f"method.negatives.{name}",
+                f"{kind.count} negatives of a pool of {negatives.hardest}",
+                "at most method.negatives.hardest",
+                "lower the count or raise hardest",
+            )
 
 
 @rule
