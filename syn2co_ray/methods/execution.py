@@ -23,10 +23,23 @@ BLOCK_SEQUENCES = ("blocks", "layer1", "layer2", "layer3", "layer4")
 """What timm's families call their sequences of blocks: ViT, Swin, ConvNeXt, EfficientNet ...; ResNets."""
 
 
-def compile_encoders(method: Method, backend: str = "inductor") -> None:
-    """torch.compile of the online and the target encoder; they compile at their first pass."""
+def compile_encoders(method: Method, *, by_block: bool = False, backend: str = "inductor") -> None:
+    """torch.compile of the online and the target encoder; they compile at their first pass.
+
+    Before `recompute_blocks` and `encode_in_parts`, whose own work cannot be compiled.
+
+    Args:
+        method: whose encoders.
+        by_block: compile their blocks, for `recompute_blocks`, and not what is around them.
+        backend: torch.compile's.
+    """
     for encoder in _encoders(method):
-        encoder.compile(backend=backend)
+        parts = _blocks(encoder) if by_block else [encoder]
+        # Blocks of one class share a limit, and their drop path rates make them different programs.
+        config = torch._dynamo.config
+        config.recompile_limit = max(config.recompile_limit, 4 * len(parts))
+        for part in parts:
+            part.forward = torch.compile(part.forward, backend=backend)
 
 
 def use_channels_last(method: Method) -> None:
@@ -44,17 +57,7 @@ def recompute_blocks(method: Method) -> None:
     Raises:
         SpecError: a backbone without a known sequence of blocks.
     """
-    blocks = [
-        block
-        for name, module in method.encoder.named_modules()
-        if name.rpartition(".")[2] in BLOCK_SEQUENCES and isinstance(module, nn.Sequential | nn.ModuleList)
-        for block in module
-    ]
-    if not blocks:
-        got = f"true, but {type(method.encoder).__name__} has no blocks to run again"
-        allowed = "true for ViT, Swin, ResNet, ConvNeXt and their like"
-        raise SpecError([Fault("train.gradient_checkpointing", got, allowed, "leave it out")])
-    for block in blocks:
+    for block in _blocks(method.encoder):
         block.forward = _recomputing(block)
 
 
@@ -82,6 +85,20 @@ def _encoders(method: Method) -> Iterator[nn.Module]:
     target = getattr(method, "target_encoder", None)
     if isinstance(target, nn.Module):
         yield target
+
+
+def _blocks(encoder: nn.Module) -> list[nn.Module]:
+    blocks = [
+        block
+        for name, module in encoder.named_modules()
+        if name.rpartition(".")[2] in BLOCK_SEQUENCES and isinstance(module, nn.Sequential | nn.ModuleList)
+        for block in module
+    ]
+    if not blocks:
+        got = f"true, but {type(encoder).__name__} has no blocks to run again"
+        allowed = "true for ViT, Swin, ResNet, ConvNeXt and their like"
+        raise SpecError([Fault("train.gradient_checkpointing", got, allowed, "leave it out")])
+    return blocks
 
 
 def _recomputing(block: nn.Module) -> Callable[..., Any]:

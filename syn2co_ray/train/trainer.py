@@ -74,14 +74,14 @@ class StepTrainer:
         self.autocast_dtype = _autocast_dtype(job.train.precision, context.device)
 
     def _switch_execution(self) -> None:
+        if self.job.train.compile:
+            compile_encoders(self.method, by_block=self.job.train.gradient_checkpointing)
         if self.job.train.gradient_checkpointing:
             recompute_blocks(self.method)
         if self.job.train.images_per_pass_max is not None:
             encode_in_parts(self.method, self.job.train.images_per_pass_max)
         if self.job.train.channels_last:
             use_channels_last(self.method)
-        if self.job.train.compile:
-            compile_encoders(self.method)
 
     def _distributed(self) -> nn.Module:
         if self.context.world_size == 1:
