@@ -74,9 +74,9 @@ def _low_dimensional(pool: HardestPool, places: Tensor, draws: Draws, sigma: flo
     q_length = pool.q_squared.sqrt().clamp_min(torch.finfo(pool.q.dtype).tiny)
     q_n, n_squared = pool.similarity_to(places), pool.squared_length_of(places)
     along = q_n / q_length
-    across_inverse = inverse_length(n_squared - along.square())
-    n_e = along * z_1 + z_2 / across_inverse
+    across = (n_squared - along.square()).clamp_min(torch.finfo(along.dtype).eps).sqrt()
+    n_e = along * z_1 + z_2 * across
     scale = inverse_length(n_squared + 2.0 * sigma * n_e + sigma**2 * (z_1**2 + z_2**2 + rest))
-    of_entry = (1.0 + sigma * z_2 * across_inverse) * scale
-    of_query = sigma * (z_1 - z_2 * along * across_inverse) / q_length * scale
+    of_entry = (1.0 + sigma * z_2 / across) * scale
+    of_query = sigma * (z_1 - z_2 * along / across) / q_length * scale
     return Synthesized((q_n + sigma * q_length * z_1) * scale, ((places, of_entry),), of_query=of_query)

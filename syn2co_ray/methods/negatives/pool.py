@@ -93,12 +93,13 @@ class HardestPool:
 
 
 def inverse_length(squared: Tensor) -> Tensor:
-    """1 / z from z^2.
+    """1 / z from z^2, and 0 for a vector whose length is rounding error.
 
-    z^2 is a sum with cancellation, so below the rounding error of the terms (which are near 1) it is
-    noise: the floor keeps the logit of a vector of length zero near zero.
+    z^2 is a sum with cancellation, so below the error of its terms (which are near 1) it is noise. A vector
+    of length zero has no direction: its logit is 0, and it pulls nowhere.
     """
-    return squared.clamp_min(torch.finfo(squared.dtype).eps).rsqrt()
+    noise = 16 * torch.finfo(squared.dtype).eps
+    return squared.clamp_min(noise).rsqrt().masked_fill_(squared < noise, 0.0)
 
 
 def dots_with_rows(queue: Tensor, places: Tensor, vectors: Tensor) -> Tensor:
