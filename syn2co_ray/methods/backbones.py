@@ -7,7 +7,6 @@ without weights and without classifier, its drop path draws by row of the global
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping
 from typing import Any, NoReturn, cast
@@ -16,6 +15,7 @@ import timm
 import torch
 from torch import nn
 
+from syn2co_ray.spec.backbone_names import nearest_backbones
 from syn2co_ray.spec.errors import Fault, SpecError
 
 from .batch_norm import replace_batch_norm
@@ -87,7 +87,9 @@ def timm_backbone(
         SpecError: unknown name, option the model does not take, image size it cannot take.
     """
     if not timm.is_model(name):
-        _refuse("method.backbone", f"unknown timm model {name!r}", f"{_nearest_names(name)}, ...")
+        _refuse(
+            "method.backbone", f"unknown timm model {name!r}", f"{', '.join(nearest_backbones(name))}, ..."
+        )
     _check_options(options or {})
     backbone = _create(name, image_size, patch_size, drop_path, dict(options or {}))
     _check_patch(backbone, image_size)
@@ -109,12 +111,6 @@ def _check_options(options: Mapping[str, Option]) -> None:
             _refuse(f"method.backbone_options.{argument}", "not an option", next_step=f"set {key}")
         if argument in _FIXED_ARGUMENTS:
             _refuse(f"method.backbone_options.{argument}", "not an option: pre-training fixes it")
-
-
-def _nearest_names(name: str) -> str:
-    names = timm.list_models()
-    containing = [known for known in names if name in known]
-    return ", ".join((containing or difflib.get_close_matches(name, names, n=4, cutoff=0.0))[:4])
 
 
 def _create(

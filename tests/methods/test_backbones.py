@@ -11,6 +11,7 @@ from syn2co_ray.methods import build_backbone, num_features
 from syn2co_ray.methods.batch_norm import GlobalBatchNorm
 from syn2co_ray.methods.draws import RowDraws
 from syn2co_ray.methods.drop_path import RowDropPath, draw_drop_path
+from syn2co_ray.spec.backbone_names import is_known_backbone, nearest_backbones
 from syn2co_ray.spec.errors import SpecError
 
 TINY = {"embed_dim": 32, "depth": 2, "num_heads": 2}
@@ -106,3 +107,18 @@ def test_what_cannot_be_built_is_refused_by_key(changes: dict[str, Any], where: 
         build_backbone(**(arguments | changes))
     assert caught.value.fault.where == where
     assert says in str(caught.value)
+
+
+def test_names_that_a_spec_takes_are_timms() -> None:
+    known = timm.list_models()
+    assert len(known) > 1000
+    assert [name for name in known if not is_known_backbone(name)] == []
+    assert is_known_backbone("deit_small_patch16_224.fb_in1k")
+    for name in ("vit_base_patch16_224_dino", "tv_resnext50_32x4d"):  # old names
+        assert timm.is_model(name)
+        assert name not in known
+        assert is_known_backbone(name)
+    for name in ("deit_smal_patch16_224", "url", "vit", "checkpoint_filter_fn"):
+        assert not timm.is_model(name)
+        assert not is_known_backbone(name)
+    assert set(nearest_backbones("deit_smal_patch16_224")) <= set(known)

@@ -87,6 +87,7 @@ def test_all_faults_come_at_once_also_across_sections():
         (["method.negatives.hardest=5000"], "method.negatives.hardest", "5000 of a queue of 4096"),
         (["method.negatives.mixup=200", "method.negatives.hardest=199"], "method.negatives.mixup",
          "200 negatives of a pool of 199"),
+        (["method.backbone=deit_smal_patch16_224"], "method.backbone", "allowed: deit_small_patch16_224, "),
         (["method.negatives.active_epochs=[10, 20]"], "method.negatives.active_epochs", "[10, 20] with 10 epochs"),
         (["method.negatives.active_epochs=[5, 2]"], "method.negatives.active_epochs", "first <= last"),
         (["method.negatives=null"], "method.negatives", "synby without a synthesized negative"),

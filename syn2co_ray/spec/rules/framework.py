@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from ..augment import DINO_LOCAL_IMAGE_SIZE, AugmentSpec
+from ..backbone_names import is_known_backbone, nearest_backbones
 from ..base import Section
 from ..errors import Fault
 from ..method import BackboneSpec, MethodSpec, MobySpec, MocoSpec, SupervisedSpec
@@ -54,6 +55,13 @@ def negatives_fit_the_framework(method: MethodSpec) -> Iterator[Fault]:
                 "at most method.negatives.hardest",
                 "lower the count or raise hardest",
             )
+
+
+@rule
+def backbone_is_known(method: MethodSpec) -> Iterator[Fault]:
+    if isinstance(method, BackboneSpec) and not is_known_backbone(method.backbone):
+        allowed = ", ".join(nearest_backbones(method.backbone))
+        yield Fault("method.backbone", f"unknown timm model {method.backbone!r}", f"{allowed}, ...")
 
 
 @rule
