@@ -65,9 +65,9 @@ _OPTIMIZER: dict[str, dict[str, Any]] = {
 
 
 def filled_in(section: dict[str, Any]) -> dict[str, Any]:
-    """Section `method` as written -> the same, values left out replaced by the published code's.
+    """Section `method` as written -> the same, values left out replaced by the published ones.
 
-    synco_v2: kinds of synthesized negatives. synco_v1: sigma of the noise, 0.01.
+    synco_v2: the code's kinds of synthesized negatives. SynCo: sigma of the noise, 0.01, its paper's too.
     """
     negatives = section.get("negatives")
     if not isinstance(negatives, dict):
@@ -75,7 +75,7 @@ def filled_in(section: dict[str, Any]) -> dict[str, Any]:
     if section.get("compat") == SYNCO_V2:
         return {**section, "negatives": {**COUNTS_OF_SYNCO_V2, **negatives}}
     noise = negatives.get("noise")
-    if section.get("compat") != SYNCO_V1 or noise is None:
+    if section.get("framework") != "synco" or noise is None:
         return section
     noise = {"sigma": 0.01, **(noise if isinstance(noise, dict) else {"count": noise})}
     return {**section, "negatives": {**negatives, "noise": noise}}

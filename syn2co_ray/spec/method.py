@@ -50,6 +50,8 @@ class MobySpec(TargetSpec):
 
     framework: Literal["moby", "synby"]
     """moby: two queues, both directions; synby: moby with synthesized negatives."""
+    drop_path_online: float = Field(default=0.1, ge=0, lt=1)
+    """Stochastic depth of the online encoder; 0.2 for moby when left out."""
     queue_size_features: int = Field(default=4096, ge=1)
     """Length K of each queue of negatives."""
     temperature: float = Field(default=0.2, gt=0)
@@ -65,6 +67,8 @@ class MobySpec(TargetSpec):
     @model_validator(mode="before")
     @classmethod
     def _published_values(cls, value: Any) -> Any:
+        if isinstance(value, dict) and value.get("framework") == "moby":
+            return {"drop_path_online": 0.2, **value}
         return filled_in(value) if isinstance(value, dict) else value
 
 
@@ -102,6 +106,8 @@ class MocoV3Spec(TargetSpec):
     """MoCo v3: no queue, the other images of the global batch are the negatives."""
 
     framework: Literal["moco_v3"]
+    drop_path_online: float = Field(default=0.0, ge=0, lt=1)
+    """Stochastic depth of the online encoder."""
     temperature: float = Field(default=0.2, gt=0)
     """InfoNCE temperature."""
     freeze_patch_projection: bool | None = None

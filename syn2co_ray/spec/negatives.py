@@ -52,7 +52,7 @@ class NoiseSpec(CountSpec):
     """s = n + N(0, sigma^2 I)."""
 
     sigma: float = Field(default=0.1, ge=0)
-    """Standard deviation per coordinate (0.01 in SynCo, 0.1 in SynBY)."""
+    """Standard deviation per coordinate; left out: 0.01 in SynCo, 0.1 in SynBY."""
     draw: Literal["full", "low_dimensional"] = "full"
     """full: a normal number a coordinate, as published; low_dimensional: three numbers a negative, with the
     same distribution of logits, and a gradient that is the same in the mean with less noise. Faster."""

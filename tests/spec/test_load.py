@@ -179,6 +179,20 @@ def test_compat_fills_in_what_the_published_code_runs():
     assert load_text(MINIMAL, [f"method={SYNCO}", SGD]).method.negatives.noise.sigma == 0.01
 
 
+def test_what_a_framework_leaves_out_is_its_own_published_value():
+    backbone, rates = "backbone: deit_small_patch16_224", []
+    for name in ("moby", "moco_v3", "byol"):
+        job = load_text(MINIMAL, [f"method={{framework: {name}, {backbone}}}"])
+        rates.append(job.method.drop_path_online)
+    assert rates == [0.2, 0.0, 0.1]
+    pool = "negatives: {hardest: 16, noise: 4}"
+    sigmas = [
+        load_text(MINIMAL, [f"method={{framework: {name}, {backbone}, {pool}}}"]).method.negatives.noise.sigma
+        for name in ("synco", "synby")
+    ]
+    assert sigmas == [0.01, 0.1]
+
+
 @pytest.mark.parametrize(
     ("overrides", "where", "says"),
     [
