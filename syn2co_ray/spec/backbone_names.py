@@ -42,4 +42,5 @@ def _old_names() -> set[str]:
 def _sources() -> list[str]:
     spec = find_spec("timm")
     folders = spec.submodule_search_locations if spec else None
-    return [file.read_text() for folder in folders or () for file in Path(folder, "models").glob("*.py")]
+    files = [file for folder in folders or () for file in Path(folder, "models").glob("*.py")]
+    return [file.read_text(encoding="utf-8") for file in files]
