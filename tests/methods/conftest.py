@@ -1,13 +1,10 @@
 """Golden vectors as test parameters: `@pytest.mark.golden("strategies_*.npz")` runs once a matching file.
 
-They are numbers recorded from runs of the published code, kept outside the project: in the folder that
-SYN2CO_GOLDEN names, or in `golden/` of the shared reference folder. Without it those tests are skipped,
-by name.
+Where they are and what happens without them: see `golden_vectors`.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,10 +16,7 @@ import torch
 from syn2co_ray.methods import StepContext
 from syn2co_ray.spec.method import MobySpec
 
-
-def _golden_folder() -> Path:
-    shared = os.environ.get("SYN2CO_SHARED", Path(__file__).resolve().parents[3] / "shared")
-    return Path(os.environ.get("SYN2CO_GOLDEN", Path(shared) / "golden"))
+from ..golden_vectors import golden_folder
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -33,7 +27,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     marker = metafunc.definition.get_closest_marker("golden")
     if marker is None:
         return
-    folder, pattern = _golden_folder(), marker.args[0]
+    folder, pattern = golden_folder(), marker.args[0]
     files: list[Any] = [pytest.param(file, id=file.stem) for file in sorted(folder.glob(pattern))]
     if not files:
         reason = f"no golden vectors {pattern} in {folder}; set SYN2CO_GOLDEN to their folder"

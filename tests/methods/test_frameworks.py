@@ -1,4 +1,4 @@
-"""What every framework with two branches does, and whole steps of MoCo, SynCo and BYOL against recorded runs."""
+"""What every framework with two branches does."""
 
 from __future__ import annotations
 
@@ -9,19 +9,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from pydantic import TypeAdapter
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from syn2co_ray.methods import Method, StepContext, build_method
-from syn2co_ray.methods.branches import Branches
-from syn2co_ray.methods.byol import BYOL
-from syn2co_ray.methods.draws import RowDraws
 from syn2co_ray.methods.moco import MoCo
 from syn2co_ray.methods.moco_v3 import MoCoV3
-from syn2co_ray.methods.momentum import MomentumUpdate
-from syn2co_ray.methods.negatives import HardestPool
-from syn2co_ray.methods.queue import FeatureQueue
 from syn2co_ray.spec.errors import SpecError, Syn2coError
-from syn2co_ray.spec.method import MethodSpec, MocoSpec
+from syn2co_ray.spec.method import MethodSpec
 from syn2co_ray.spec.negatives import NEGATIVE_KINDS
 
 MakeStep = Callable[..., StepContext]
@@ -177,101 +171,3 @@ def test_patch_projection_is_frozen_where_there_is_one() -> None:
 def test_negatives_that_do_not_fit_are_refused(name: str, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(SpecError, match=message):
         make(name, **changes)
-
-
-def linear(weight: Tensor, bias: Tensor) -> nn.Linear:
-    layer = nn.Linear(weight.shape[1], weight.shape[0]).double()
-    layer.load_state_dict({"weight": weight, "bias": bias})
-    return layer
-
-
-def recorded_branches(golden: Any) -> Branches:
-    """Encoder = one linear layer, heads = identity, as in the recorded runs."""
-    online, target = (linear(golden.tensor(f"W_{side}"), golden.tensor(f"b_{side}")) for side in "qk")
-    return Branches(online, nn.Identity(), nn.Identity(), target, nn.Identity())
-
-
-class RecordedMoCo(MoCo):
-    """SynCo whose draws are those of a recorded run."""
-
-    golden: Any
-
-    def draw(self, purpose: str, pool: HardestPool, draws: RowDraws) -> dict[str, dict[str, Tensor]]:
-        recorded_order = self.golden.index("topk_idx")
-        assert draws.rows == len(recorded_order)
-        assert torch.equal(recorded_order.sort(dim=1).values, pool.hardest)
-
-        def positions(key: str) -> Tensor:
-            return torch.searchsorted(pool.hardest, recorded_order.gather(1, self.golden.index(key)))
-
-        drawn = {
-            name: {"members": positions(f"t{number}_draw_idx{'1' if name == 'mixup' else ''}")}
-            for number, name in enumerate(NEGATIVE_KINDS, 1)
-        }
-        drawn["interpolated"]["alpha"] = self.golden.tensor("t1_alpha")
-        drawn["extrapolated"]["beta"] = self.golden.tensor("t2_beta")
-        drawn["mixup"]["members_other"] = positions("t3_draw_idx2")
-        drawn["mixup"]["gamma"] = self.golden.tensor("t3_gamma")
-        drawn["noise"]["normal"] = self.golden.tensor("t4_z")
-        return drawn
-
-
-@pytest.mark.golden("step_synco_moco_*.npz")
-@pytest.mark.parametrize("part", ["synco_epoch10", "synco_epoch9", "synco_epochNone", "moco"])
-def test_step_of_moco_and_synco_equals_published_code(golden: Any, part: str) -> None:
-    size, width, rows = (int(golden.number(key)) for key in ("K", "C", "N"))
-    counts, first = golden.numbers("ns"), int(golden.number("warmup_epochs"))
-    negatives = {
-        "hardest": int(golden.number("n_hard")),
-        "active_epochs": None if part == "synco_epochNone" else [first, 10**6],
-        **dict(zip(NEGATIVE_KINDS, counts, strict=True)),
-        "noise": {"count": counts[3], "sigma": golden.number("sigma")},
-        "perturbed": {"count": counts[4], "delta": golden.number("delta")},
-        "adversarial": {"count": counts[5], "eta": golden.number("eta")},
-    }
-    spec = MocoSpec(
-        framework="moco_v2" if part == "moco" else "synco",
-        backbone="linear",
-        queue_size_features=size,
-        output_features=width,
-        temperature=golden.number("T"),
-        negatives=None if part == "moco" else negatives,
-    )
-    queue = FeatureQueue(size, width, Generator())
-    momentum = MomentumUpdate(golden.number("m"), rises=False)
-    method = RecordedMoCo(recorded_branches(golden), queue, momentum, spec).double()
-    method.golden = golden
-    queue.fill(golden.tensor("queue"))
-    queue.pointer.fill_(size - rows)
-    step = StepContext(0, 7, 9 if part == "synco_epoch9" else 10, 100, rows)
-    output = method([golden.tensor("im_q"), golden.tensor("im_k")], step)
-    output.loss.backward()
-    method.commit(step)
-    assert isinstance(method.encoder, nn.Linear)
-    assert isinstance(method.target_encoder, nn.Linear)
-    expected = {
-        f"{part}_loss": output.loss.detach(),
-        f"{part}_grad_W_q": method.encoder.weight.grad,
-        f"{part}_grad_b_q": method.encoder.bias.grad,
-        "new_W_k": method.target_encoder.weight,
-        "new_queue": queue.features,
-    }
-    for key, value in expected.items():
-        torch.testing.assert_close(value, golden.tensor(key), rtol=0, atol=1e-12, msg=key)
-    assert int(queue.pointer) == golden.number("new_ptr")
-
-
-@pytest.mark.golden("step_synby_moby_byol_*.npz")
-def test_step_of_byol_equals_published_code(golden: Any) -> None:
-    method = BYOL(recorded_branches(golden), MomentumUpdate(golden.number("contrast_momentum"))).double()
-    total, rows = int(golden.number("total_steps_K")), int(golden.number("N"))
-    step = StepContext(0, int(golden.number("k0")), 0, total, rows)
-    output = method([golden.tensor("im_1"), golden.tensor("im_2")], step)
-    output.loss.backward()
-    assert isinstance(method.encoder, nn.Linear)
-    for key, value in {
-        "byol_loss": output.loss.detach(),
-        "byol_grad_W_q": method.encoder.weight.grad,
-        "byol_grad_b_q": method.encoder.bias.grad,
-    }.items():
-        torch.testing.assert_close(value, golden.tensor(key), rtol=0, atol=1e-12, msg=key)

@@ -133,15 +133,43 @@ def test_all_kinds_equal_published_code(golden: Any, dtype: torch.dtype) -> None
     spec = golden_spec(golden, "sigma_a", int(golden.number("n")), int(golden.number("n_hard")))
     drawn = {name: golden_draws(golden, name) for name in KINDS}
     temperature = golden.number("T")
-    negatives, _ = recorded(q, queue, temperature, golden.index("topk_idx"), drawn, spec)
+    negatives, made = recorded(q, queue, temperature, golden.index("topk_idx"), drawn, spec)
     k = golden.tensor("k_f64" if dtype == torch.float64 else "k_f32", dtype)
-    positive = (q * k).sum(1) / temperature
-    loss = (torch.logaddexp(negatives.log_sum_exp, positive) - positive).mean()
-    loss.backward()
+    positive = (q * k).sum(1)
+    over_all = torch.logaddexp(negatives.log_sum_exp, positive / temperature)
+    (of_sum,) = torch.autograd.grad(over_all.sum(), q, retain_graph=True)
+    loss = (over_all - positive / temperature).mean()
+    (of_loss,) = torch.autograd.grad(loss, q)
+    logits = [positive.unsqueeze(1), q @ queue.T, *(made[name].logits for name in NEGATIVE_KINDS)]
+    computed = {
+        "full_logits_f64": torch.cat(logits, 1),
+        "full_lse_f64": over_all,
+        "full_grad_lse_q_f64": of_sum,
+        "full_loss_f64": loss,
+        "full_grad_loss_q_f64": of_loss,
+    }
+    for key, value in computed.items():
+        expected = golden.tensor(key, dtype)
+        torch.testing.assert_close(value, expected, rtol=0, atol=TOLERANCE[dtype], msg=key)
 
-    close: dict[str, Any] = {"rtol": 0, "atol": TOLERANCE[dtype]}
-    torch.testing.assert_close(loss, golden.tensor("full_loss_f64", dtype), **close)
-    torch.testing.assert_close(q.grad, golden.tensor("full_grad_loss_q_f64", dtype), **close)
+
+@pytest.mark.golden("strategies_*.npz")
+@pytest.mark.parametrize("name", NEGATIVE_KINDS)
+def test_oracle_builds_the_published_vectors(golden: Any, name: str) -> None:
+    """All of them by two projections, and those that were recorded themselves."""
+    q, queue = golden_problem(golden, torch.float64)
+    spec, number = golden_spec(golden, "sigma_a", int(golden.number("n")), 1), NUMBER[name]
+    entries = "t3_queue_idx1" if name == "mixup" else f"t{number}_queue_idx"
+    n = queue[golden.index(entries)]
+    other = queue[golden.index("t3_queue_idx2")]
+    built = plain_negatives.vectors(name, q, n, other, golden_draws(golden, name), spec)
+    ramp = torch.arange(built.shape[2], dtype=torch.float64) / built.shape[2]
+    sketch = torch.stack([built.sum(2), built @ ramp], 2)
+    torch.testing.assert_close(sketch, golden.tensor(f"t{number}_syn_sketch_f64"), rtol=0, atol=1e-12)
+    whole = f"t{number}_syn_f64" in golden.keys()
+    expected = golden.tensor(f"t{number}_syn_f64" if whole else f"t{number}_syn_part_f64")
+    got = built if whole else built[:1, :8]
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.golden("strategies_*.npz")
