@@ -189,7 +189,8 @@ DEVIATIONS = (
         "v2 src/models (ViT)",
         "DeiT-S",
         "MoCo v3's ViT-S: 12 heads of 32 (DeiT-S: 6 of 64) and fixed sine-cosine positions",
-        "in the spec: backbone_options {num_heads: 12}, positions: sincos; compat changes no backbone",
+        "synco_v2, in the spec: a ViT-S without backbone_options {num_heads: 12} and positions: sincos is a "
+        "fault",
     ),
     Deviation(
         "epsilon of Swin's norms",

@@ -24,6 +24,11 @@ class OptimizerSpec(Section):
     """Global batch that the rates are given for (MoBY 512; SynCo, MoCo v3 and DINO 256)."""
     warmup_epochs: float = Field(default=5.0, ge=0)
     """Epochs of linear warm-up."""
+    decay: Literal["linear", "step"] | None = None
+    """How the rate falls after the warm-up. Left out: along a cosine to learning_rate_min_base; linear:
+    straight to it; step: to a tenth after every `decay_every_epochs`, with no minimum."""
+    decay_every_epochs: float | None = Field(default=None, gt=0)
+    """With decay step: epochs between two drops, counted from the start of the run."""
     cosine_includes_warmup: bool = True
     """Whether the cosine's clock runs during the warm-up (MoBY) or starts after it (DINO, MoCo v3)."""
     schedule_every: Literal["step", "epoch"] = "step"

@@ -74,9 +74,11 @@ class Schedule:
         rate = low + (peak - low) (1 + cos(pi p)) / 2
 
     With `cosine_includes_warmup` that clock starts with the run, so the rate falls a little where the
-    warm-up ends (MoBY); otherwise it starts where the warm-up ends (MoCo v3, DINO). The three rates are
-    scaled by images_per_step_global / images_per_step_of_base_rate. With `schedule_every: epoch` a step has
-    the values of its epoch's first step.
+    warm-up ends (MoBY); otherwise it starts where the warm-up ends (MoCo v3, DINO). With `decay: linear` the
+    rate falls in a straight line from the end of the warm-up, with `decay: step` it is
+    peak * 0.1 ** (steps done // steps of decay_every_epochs). The three rates are scaled by
+    images_per_step_global / images_per_step_of_base_rate. With `schedule_every: epoch` a step has the values
+    of its epoch's first step.
 
     Attributes:
         spec: section `train.optimizer`.
@@ -102,6 +104,11 @@ class Schedule:
         at = self._on_the_clock(max(step - self.steps_late, 0))
         if at < warmup_steps:
             return start + (peak - start) * at / warmup_steps
+        if self.spec.decay == "step":
+            assert self.spec.decay_every_epochs is not None
+            return peak * 0.1 ** (at // (self.spec.decay_every_epochs * self.steps_per_epoch))
+        if self.spec.decay == "linear":
+            return peak + (low - peak) * (at - warmup_steps) / (self.total_steps - warmup_steps)
         origin = 0.0 if self.spec.cosine_includes_warmup else warmup_steps
         return _cosine(peak, low, (at - origin) / (self.total_steps - origin))
 

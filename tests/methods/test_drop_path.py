@@ -8,6 +8,10 @@ from torch import nn
 
 from syn2co_ray.methods.draws import RowDraws
 from syn2co_ray.methods.drop_path import RowDropPath, draw_drop_path, replace_drop_path
+from syn2co_ray.methods.encoders import build_encoder
+from syn2co_ray.spec.method import MobySpec
+
+from ..golden_vectors import GoldenEntry, golden_entries
 
 
 def layer_with(uniform: list[float], rate: float = 0.25) -> RowDropPath:
@@ -53,6 +57,21 @@ def test_replaces_every_layer_of_a_timm_model_with_its_rate() -> None:
     assert len(rates) == 4
     assert not any(isinstance(module, DropPath) for module in model.modules())
     assert list(model.state_dict()) == keys
+
+
+BACKBONES = {"synco_vit_small": "vit_small_patch16_224", "synco_swin_tiny": "swin_tiny_patch4_window7_224"}
+
+
+@pytest.mark.parametrize("entry", golden_entries("weight_decay_*.json", "synco_.*"))
+@pytest.mark.parametrize("branch", ["online", "target"])
+def test_rates_rise_from_block_to_block_as_in_the_published_code(entry: GoldenEntry, branch: str) -> None:
+    recorded = entry.value["drop_path"][branch]
+    spec = MobySpec(framework="moby", backbone=BACKBONES[entry.name])
+    encoder = build_encoder(spec, 224, max(recorded))
+    blocks = [module for module in encoder.modules() if hasattr(module, "drop_path1")]
+    rates = [getattr(block.drop_path1, "rate", 0.0) for block in blocks]
+    assert rates == pytest.approx(recorded, abs=1e-6)
+    assert [getattr(block.drop_path2, "rate", 0.0) for block in blocks] == rates
 
 
 def test_layers_draw_apart() -> None:

@@ -113,6 +113,8 @@ def test_all_faults_come_at_once_also_across_sections():
         (["augment.actors={min: 1, max: 1, gpus_each: 2.25}"], "augment.actors.gpus_each", "use 2 or 3"),
         (["train.workers={min: 1, max: 2, gpus_each: 0.5}"], "train.workers.gpus_each", "which NCCL refuses"),
         (["train.optimizer.warmup_epochs=10"], "train.optimizer.warmup_epochs", "10 of 10 epochs"),
+        (["train.optimizer.decay=step"], "train.optimizer.decay_every_epochs", "add it, such as 3, a third"),
+        (["train.optimizer.decay_every_epochs=2"], "train.optimizer.decay_every_epochs", "2, but decay is left out"),
         (["train.epochs=2.5", "train.optimizer.warmup_epochs=1"], "train.epochs", "2.5"),
         (["seed=true"], "seed", "True"),
         (["kind=pretrian"], "kind", "did you mean pretrain?"),
@@ -165,6 +167,7 @@ SGD = (
     "images_per_step_of_base_rate: 64, weight_decay_of: all, gradient_clip_norm: null}"
 )
 ADAMW = "train.optimizer={weight_decay_of: matrices_and_tokens}"
+DEIT_S = "method.backbone=deit_small_patch16_224"
 V2 = (
     "method.compat=synco_v2",
     "method.negatives={hardest: 128, active_epochs: [1, 3]}",
@@ -202,6 +205,10 @@ def test_what_a_framework_leaves_out_is_its_own_published_value():
          "0.01, but the published code runs 0.1"),
         (V2, "train.optimizer.weight_decay_of", "matrices, but the published code runs matrices_and_tokens"),
         ([*V2, ADAMW, "data.images_per_epoch=null"], "data.images_per_epoch", "compat synco_v2 counts its epochs"),
+        ([*V2, ADAMW, DEIT_S, "method.backbone_options.num_heads=12"], "method.positions",
+         "learned, but the published code runs sincos"),
+        ([*V2, ADAMW, DEIT_S, "method.positions=sincos"], "method.backbone_options.num_heads",
+         "6, but the published code runs 12"),
         ([*V2, ADAMW, "method.compat_world_size=3"], "method.compat_world_size", "3 for a batch of 64"),
         ([*V2, ADAMW, "method.compat_world_size=16"], "method.negatives.active_epochs",
          "begin at epoch 1 of the published code's clock, where the run ends at 0"),

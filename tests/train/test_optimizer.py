@@ -20,7 +20,7 @@ from ..golden_vectors import GoldenEntry, golden_entries
 from .local_run import local_loop, prepared
 
 NUMBER = r"[\d.e+-]+"
-COSINE = rf"lr_cosine_E(?P<epochs>\d+)_W(?P<warmup>\d+)_n(?P<steps>\d+)_base(?P<base>{NUMBER})_warm(?P<start>{NUMBER})_min(?P<low>{NUMBER})"
+PUBLISHED = rf"lr_(?P<decay>cosine|linear|step)_E(?P<epochs>\d+)_W(?P<warmup>\d+)_n(?P<steps>\d+)_base(?P<base>{NUMBER})_warm(?P<start>{NUMBER})_min(?P<low>{NUMBER})"
 
 
 def schedule(spec: OptimizerSpec, steps_per_epoch: int, epochs: int, **more: Any) -> Schedule:
@@ -29,26 +29,30 @@ def schedule(spec: OptimizerSpec, steps_per_epoch: int, epochs: int, **more: Any
     return Schedule(spec, steps_per_epoch, steps_per_epoch * epochs, **{**images, **more})
 
 
-def published_cosine(entry: GoldenEntry, **more: Any) -> Schedule:
+def published(entry: GoldenEntry, **more: Any) -> Schedule:
+    """The recorded schedule; in that code a step is a third of the run, and a line ends at a hundredth."""
+    decay, base = entry.named["decay"], entry.number("base")
     spec = OptimizerSpec(
-        learning_rate_base=entry.number("base"),
+        decay=None if decay == "cosine" else decay,
+        decay_every_epochs=max(1, entry.count("epochs") // 3) if decay == "step" else None,
+        learning_rate_base=base,
         learning_rate_warmup_base=entry.number("start"),
-        learning_rate_min_base=entry.number("low"),
+        learning_rate_min_base=0.01 * base if decay == "linear" else entry.number("low"),
         warmup_epochs=entry.number("warmup"),
     )
     return schedule(spec, entry.count("steps"), entry.count("epochs"), **more)
 
 
-@pytest.mark.parametrize("entry", golden_entries("schedules_*.npz", f"{COSINE}_value"))
+@pytest.mark.parametrize("entry", golden_entries("schedules_*.npz", f"{PUBLISHED}_value"))
 def test_rate_of_a_step_equals_the_published_schedule(entry):
-    ours = published_cosine(entry)
+    ours = published(entry)
     got = [ours.learning_rate(step) for step in range(len(entry.value))]
     np.testing.assert_allclose(got, entry.value, rtol=1e-12)
 
 
-@pytest.mark.parametrize("entry", golden_entries("schedules_*.npz", f"{COSINE}_used"))
+@pytest.mark.parametrize("entry", golden_entries("schedules_*.npz", f"{PUBLISHED}_used"))
 def test_one_step_late_equals_the_rate_that_the_published_loop_used(entry):
-    late, ours = published_cosine(entry, steps_late=1), published_cosine(entry)
+    late, ours = published(entry, steps_late=1), published(entry)
     steps = range(len(entry.value))
     np.testing.assert_allclose([late.learning_rate(step) for step in steps], entry.value, rtol=1e-12)
     assert not np.allclose([ours.learning_rate(step) for step in steps], entry.value, rtol=1e-3)

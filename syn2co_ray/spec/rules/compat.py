@@ -12,6 +12,8 @@ from ..method import MethodSpec, MobySpec, MocoSpec
 from ..train import TrainSpec
 from .registry import rule
 
+HEADS_OF_DEIT_S, HEADS_OF_SYNCO_V2 = 6, 12
+
 
 @rule
 def compat_says_what_runs(method: MethodSpec, train: TrainSpec) -> Iterator[Fault]:
@@ -30,6 +32,7 @@ def compat_says_what_runs(method: MethodSpec, train: TrainSpec) -> Iterator[Faul
         given = getattr(train.optimizer, name)
         if given != runs:
             differing.append((f"train.optimizer.{name}", given, runs))
+    differing += _differing_backbone(method)
     for where, given, runs in differing:
         yield Fault(
             where,
@@ -37,6 +40,17 @@ def compat_says_what_runs(method: MethodSpec, train: TrainSpec) -> Iterator[Faul
             _shown(runs),
             "write that, or leave method.compat out",
         )
+
+
+def _differing_backbone(method: MobySpec | MocoSpec) -> Iterator[tuple[str, Any, Any]]:
+    """SynCo-v2's ViT-S is that of MoCo v3."""
+    if method.compat != SYNCO_V2 or not method.backbone.startswith(("deit_small_", "vit_small_")):
+        return
+    heads = method.backbone_options.get("num_heads", HEADS_OF_DEIT_S)
+    if heads != HEADS_OF_SYNCO_V2:
+        yield "method.backbone_options.num_heads", heads, HEADS_OF_SYNCO_V2
+    if method.positions != "sincos":
+        yield "method.positions", method.positions, "sincos"
 
 
 def _shown(value: Any) -> str:

@@ -96,6 +96,22 @@ def schedules_fit(train: TrainSpec) -> Iterator[Fault]:
             "at most learning_rate_base",
             "lower it",
         )
+    stepwise, every = optimizer.decay == "step", optimizer.decay_every_epochs
+    if stepwise and every is None:
+        yield Fault(
+            "train.optimizer.decay_every_epochs",
+            "missing, but decay is step",
+            "a number of epochs",
+            f"add it, such as {max(1, train.epochs // 3)}, a third of the run",
+        )
+    if every is not None and not stepwise:
+        shown = optimizer.decay or "left out"
+        yield Fault(
+            "train.optimizer.decay_every_epochs",
+            f"{every:g}, but decay is {shown}",
+            "nothing, or decay: step",
+            "leave it out",
+        )
 
 
 @rule
