@@ -10,8 +10,8 @@ Centring keeps one prototype from taking all images, the low temperature of the 
 from becoming even: watch `teacher/entropy`, which is 0 in the one collapse and log(prototypes) in the other.
 The teacher's temperature rises linearly over its warm-up epochs; the last layer rests in the first ones.
 
-The teacher moves at the start of the next step, as in the other frameworks; the published code moves it at
-the end of this one, which gives the same teacher.
+The teacher moves at the start of the next step, as in the other frameworks, with that step's momentum; the
+published code moves it at the end of this one, with this one's: its schedule is ahead by one step.
 """
 
 from __future__ import annotations
@@ -62,17 +62,24 @@ class DinoHead(nn.Module):
                 if layer.bias is not None:
                     nn.init.zeros_(layer.bias)
 
-    def forward(self, features: Tensor) -> Assigned:
+    def directions(self) -> Tensor:
+        """The prototypes (prototypes, B) at length 1: the published weight norm with its length held at 1."""
+        return unit(self.prototypes.weight)
+
+    def forward(self, features: Tensor, directions: Tensor) -> Assigned:
+        """`directions` are taken once for all views of a step: they are long to make."""
         bottleneck = unit(self.mlp(features))
-        # Rows of length 1: the published weight norm with its length held at 1.
-        logits = F.linear(bottleneck, F.normalize(self.prototypes.weight, dim=1))
-        return Assigned(bottleneck, logits.to(torch.promote_types(logits.dtype, torch.float32)))
+        # Divided by a temperature of 0.04, the rounding of bfloat16 would be a tenth of a logit.
+        with torch.autocast(features.device.type, enabled=False):
+            return Assigned(bottleneck, F.linear(bottleneck, directions))
 
 
 class DINO(TwoBranches):
     """See the module. `state_dict` holds both branches, the centre and the last momentum step."""
 
     centre: Tensor
+    projector: DinoHead
+    target_projector: DinoHead
 
     def __init__(self, branches: Branches, momentum: MomentumUpdate, spec: DinoSpec) -> None:
         super().__init__(branches, momentum)
@@ -83,8 +90,8 @@ class DINO(TwoBranches):
     def forward(self, views: list[Tensor], step: StepContext, labels: Tensor | None = None) -> MethodOutput:
         """Loss of this rank's rows; the first two views are the global ones. See `Method.forward`."""
         draws, scale, momentum = self.begin(views, step, more_views=True)
-        teachers = [self._teacher(view, v, draws) for v, view in enumerate(views[:GLOBAL_VIEWS], 1)]
-        students = [self._student(view, v, draws) for v, view in enumerate(views, 1)]
+        teachers = self._teachers(views[:GLOBAL_VIEWS], draws)
+        students = self._students(views, draws)
         with torch.autocast(views[0].device.type, enabled=False):
             temperature = teacher_temperature(self.spec, step.epoch)
             targets = [torch.softmax((t.logits - self.centre) / temperature, dim=1) for t in teachers]
@@ -101,9 +108,7 @@ class DINO(TwoBranches):
     def before_update(self, step: StepContext) -> None:
         """Let the last layer rest in the first epochs."""
         if step.epoch < self.spec.last_layer_frozen_epochs:
-            head = self.projector
-            assert isinstance(head, DinoHead)
-            head.prototypes.weight.grad = None
+            self.projector.prototypes.weight.grad = None
 
     def commit(self, step: StepContext) -> None:
         """Move the centre towards the mean of this step's teacher logits."""
@@ -112,14 +117,20 @@ class DINO(TwoBranches):
         self.centre.lerp_(self._uncommitted[1], 1.0 - self.spec.centre_momentum)
         self._uncommitted = None
 
-    def _student(self, view: Tensor, number: int, draws: RowDraws) -> Assigned:
-        draw_drop_path(self.encoder, f"drop_path/online/view_{number}", draws)
-        return self.projector(self.encoder(view))
+    def _students(self, views: list[Tensor], draws: RowDraws) -> list[Assigned]:
+        directions, assigned = self.projector.directions(), []
+        for number, view in enumerate(views, 1):
+            draw_drop_path(self.encoder, f"drop_path/online/view_{number}", draws)
+            assigned.append(self.projector(self.encoder(view), directions))
+        return assigned
 
     @torch.no_grad()
-    def _teacher(self, view: Tensor, number: int, draws: RowDraws) -> Assigned:
-        draw_drop_path(self.target_encoder, f"drop_path/target/view_{number}", draws)
-        return self.target_projector(self.target_encoder(view))
+    def _teachers(self, views: list[Tensor], draws: RowDraws) -> list[Assigned]:
+        directions, assigned = self.target_projector.directions(), []
+        for number, view in enumerate(views, 1):
+            draw_drop_path(self.target_encoder, f"drop_path/target/view_{number}", draws)
+            assigned.append(self.target_projector(self.target_encoder(view), directions))
+        return assigned
 
     def _loss(self, logits: Tensor, number: int, targets: list[Tensor]) -> Tensor:
         """Sum over rows and over the teacher's other views of CE(target, softmax(logits / a)).

@@ -7,7 +7,9 @@ the step, gathered from all ranks:
     q_v = unit(predictor(projector(encoder(view_v)))),   K_v = unit(target(view_v)), no gradient
 
 The patch projection of a ViT stays at its random start (section 4.3): its gradient is where instability
-begins. Networks without a patch projection have nothing to freeze; asking for it in words is refused.
+begins. As it never learns its spread counts: it starts as in the published code, uniform in
++-sqrt(6 / (inputs of a patch + width)) without a bias, twice as wide as timm's. Networks without a patch
+projection have nothing to freeze; asking for it in words is refused.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from syn2co_ray.spec.method import MocoV3Spec
 from .branches import Branches, TwoBranches, build_branches
 from .collective import gather_rows
 from .contract import MethodOutput, StepContext
+from .draws import seeded_initialisation
 from .heads import mlp_head
 from .momentum import MomentumUpdate
 
@@ -82,14 +85,19 @@ def build(spec: MocoV3Spec, image_size: int, seed: int) -> MoCoV3:
         predictor=lambda: mlp_head(width_out, hidden, width_out, output_norm=True),
     )
     if spec.freeze_patch_projection is not False:
-        _freeze_patch_projection(branches.encoder, spec)
+        _freeze_patch_projection(branches, spec, seed)
     return MoCoV3(branches, MomentumUpdate(spec.momentum), spec.temperature)
 
 
-def _freeze_patch_projection(encoder: nn.Module, spec: MocoV3Spec) -> None:
-    projection = getattr(getattr(encoder, "patch_embed", None), "proj", None)
-    if projection is not None:
-        projection.requires_grad_(False)
+def _freeze_patch_projection(branches: Branches, spec: MocoV3Spec, seed: int) -> None:
+    online, target = (_patch_projection(net) for net in (branches.encoder, branches.target_encoder))
+    if online is not None and target is not None:
+        with seeded_initialisation(seed, "patch_projection"):
+            nn.init.xavier_uniform_(online.weight.flatten(1))
+        if online.bias is not None:
+            nn.init.zeros_(online.bias)
+        target.load_state_dict(online.state_dict())
+        online.requires_grad_(False)
     elif spec.freeze_patch_projection:
         fault = Fault(
             "method.freeze_patch_projection",
@@ -98,3 +106,8 @@ def _freeze_patch_projection(encoder: nn.Module, spec: MocoV3Spec) -> None:
             "leave it out or set it to false",
         )
         raise SpecError([fault])
+
+
+def _patch_projection(encoder: nn.Module) -> nn.Conv2d | None:
+    projection = getattr(getattr(encoder, "patch_embed", None), "proj", None)
+    return projection if isinstance(projection, nn.Conv2d) else None

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from syn2co_ray.methods import StepContext, build_method
-from syn2co_ray.methods.dino import DINO, DinoHead, teacher_temperature
+from syn2co_ray.methods.dino import DINO, teacher_temperature
 from syn2co_ray.spec.method import DinoSpec
 
 MakeStep = Callable[..., StepContext]
@@ -41,7 +41,6 @@ def multi_crop(views: list[Tensor]) -> list[Tensor]:
 def logits(method: DINO, view: Tensor) -> Tensor:
     """Published head, with torch's own weight norm of fixed length."""
     head = method.projector
-    assert isinstance(head, DinoHead)
     weight = head.prototypes.weight
     return F.normalize(head.mlp(method.encoder(view)), dim=1) @ (weight / weight.norm(dim=1, keepdim=True)).T
 
@@ -66,6 +65,15 @@ def test_loss_written_out(multi_crop: list[Tensor], step_at: MakeStep) -> None:
     torch.testing.assert_close(output.stats["teacher/entropy"], entropy)
 
 
+def test_logits_of_the_prototypes_are_float32_under_autocast() -> None:
+    head = make().projector
+    features = torch.randn(5, 32, generator=torch.Generator().manual_seed(1))
+    with torch.autocast("cpu", torch.bfloat16):
+        assigned = head(features, head.directions())
+    torch.testing.assert_close(assigned.logits, assigned.bottleneck @ head.directions().T)
+    assert assigned.logits.dtype == torch.float32
+
+
 def test_centre_follows_the_teacher_after_a_good_step_only(
     multi_crop: list[Tensor], step_at: MakeStep
 ) -> None:
@@ -83,7 +91,6 @@ def test_centre_follows_the_teacher_after_a_good_step_only(
 def test_last_layer_rests_in_the_first_epochs(multi_crop: list[Tensor], step_at: MakeStep) -> None:
     method = make(last_layer_frozen_epochs=2)
     head = method.projector
-    assert isinstance(head, DinoHead)
     for epoch, rests in ((0, True), (1, True), (2, False)):
         method.zero_grad()
         method(multi_crop, step_at(epoch=epoch)).loss.backward()
