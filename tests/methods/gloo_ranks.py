@@ -1,6 +1,6 @@
 """Runs the same training on one rank and on two gloo ranks, and writes what each saw; see test_ranks.py.
 
-    python gloo_ranks.py FOLDER
+    python gloo_ranks.py FOLDER DEVICE
 
 Rank 0 first runs everything alone, without a process group. Uneven parts (13 and 7 rows of 20) cut a chunk
 of draws in the middle. The ranks are forked once everything is imported and before torch has any threads:
@@ -78,10 +78,10 @@ TRAINED: dict[str, dict[str, Any]] = {
 """Name of a scenario -> section `method`: every framework, with drop path in both encoders."""
 
 
-def train(rank: int | None, fields: dict[str, Any]) -> Results:
+def train(rank: int | None, fields: dict[str, Any], device: str) -> Results:
     """A few SGD steps."""
     spec: Any = TypeAdapter(MethodSpec).validate_python({"drop_path_online": 0.3, **fields})
-    method = build_method(spec, 32, seed=5).double()
+    method = build_method(spec, 32, seed=5).double().to(device)
     runner: nn.Module = method
     if rank is not None:
         runner = DistributedDataParallel(method, broadcast_buffers=False)
@@ -89,10 +89,11 @@ def train(rank: int | None, fields: dict[str, Any]) -> Results:
     rows = rows_of(rank)
     results: Results = {}
     sizes = (32, 32, 16) if fields["framework"] == "dino" else (32, 32)
-    labels = torch.arange(ROWS)[rows] % 3
+    labels = torch.arange(ROWS, device=device)[rows] % 3
     for number in range(STEPS):
         step = StepContext(5, number, number, STEPS, ROWS, first_row=rows.start)
-        views = [random_tensor(10 * number + v, ROWS, 3, s, s)[rows] for v, s in enumerate(sizes)]
+        images = [random_tensor(10 * number + v, ROWS, 3, s, s) for v, s in enumerate(sizes)]
+        views = [view[rows].to(device) for view in images]
         output = runner(views, step, labels)
         optimizer.zero_grad()
         output.loss.backward()
@@ -106,10 +107,10 @@ def train(rank: int | None, fields: dict[str, Any]) -> Results:
     return results | {f"state/{name}": value for name, value in method.state_dict().items()}
 
 
-def batch_norm(rank: int | None, shape: tuple[int, ...]) -> Results:
+def batch_norm(rank: int | None, shape: tuple[int, ...], device: str) -> Results:
     """Torch's own batch norm on the joined batch when alone, the global one on two ranks."""
     kind = nn.BatchNorm1d if len(shape) < 3 else nn.BatchNorm2d
-    norm = kind(shape[0], momentum=0.3).double()
+    norm = kind(shape[0], momentum=0.3).double().to(device)
     with torch.no_grad():
         norm.weight.copy_(random_tensor(1, shape[0]))
         norm.bias.copy_(random_tensor(2, shape[0]))
@@ -119,11 +120,11 @@ def batch_norm(rank: int | None, shape: tuple[int, ...]) -> Results:
         assert isinstance(holder[0], GlobalBatchNorm)
     rows = rows_of(rank)
     results: Results = {}
-    x = (random_tensor(3, ROWS, *shape) * 2 + 5)[rows].requires_grad_()
+    x = (random_tensor(3, ROWS, *shape) * 2 + 5)[rows].to(device).requires_grad_()
     for number in range(2):
         y = holder(x)
         results[f"rows/output/{number}"] = y.detach()
-        (y * random_tensor(4 + number, ROWS, *shape)[rows]).sum().backward()
+        (y * random_tensor(4 + number, ROWS, *shape)[rows].to(device)).sum().backward()
     assert x.grad is not None
     results["rows/gradient"] = x.grad
     results |= {f"sum/{name}": p.grad for name, p in holder.named_parameters() if p.grad is not None}
@@ -132,24 +133,26 @@ def batch_norm(rank: int | None, shape: tuple[int, ...]) -> Results:
     return results
 
 
-def gather(rank: int | None) -> Results:
-    x, rows = random_tensor(0, ROWS, 3), rows_of(rank)
+def gather(rank: int | None, device: str) -> Results:
+    x, rows = random_tensor(0, ROWS, 3).to(device), rows_of(rank)
     return {"same/rows": gather_rows(x[rows], rows.start, ROWS, None)}
 
 
-def run_all(rank: int | None) -> Results:
+def run_all(rank: int | None, device: str) -> Results:
     scenarios = {
-        **{name: train(rank, fields) for name, fields in TRAINED.items()},
-        "batch_norm_1d": batch_norm(rank, (6,)),
-        "batch_norm_2d": batch_norm(rank, (6, 4, 3)),
-        "gather": gather(rank),
+        **{name: train(rank, fields, device) for name, fields in TRAINED.items()},
+        "batch_norm_1d": batch_norm(rank, (6,), device),
+        "batch_norm_2d": batch_norm(rank, (6, 4, 3), device),
+        "gather": gather(rank, device),
     }
-    return {f"{name}/{key}": value for name, results in scenarios.items() for key, value in results.items()}
+    return {
+        f"{name}/{key}": value.cpu() for name, results in scenarios.items() for key, value in results.items()
+    }
 
 
-def run_rank(rank: int, folder: Path) -> None:
+def run_rank(rank: int, folder: Path, device: str) -> None:
     if rank == 0:
-        torch.save(run_all(None), folder / "alone.pt")
+        torch.save(run_all(None, device), folder / "alone.pt")
     dist.init_process_group(
         "gloo",
         init_method=f"file://{folder / 'rendezvous'}",
@@ -157,15 +160,15 @@ def run_rank(rank: int, folder: Path) -> None:
         world_size=2,
         timeout=timedelta(seconds=60),
     )
-    torch.save(run_all(rank), folder / f"rank{rank}.pt")
+    torch.save(run_all(rank, device), folder / f"rank{rank}.pt")
     dist.destroy_process_group()
 
 
-def main(folder: Path) -> int:
+def main(folder: Path, device: str) -> int:
     """Exit code 0 when both ranks end well; a rank that fails takes the other down with it."""
     torch.set_num_threads(1)
     context = multiprocessing.get_context("fork")
-    ranks = [context.Process(target=run_rank, args=(rank, folder), daemon=True) for rank in (0, 1)]
+    ranks = [context.Process(target=run_rank, args=(rank, folder, device), daemon=True) for rank in (0, 1)]
     for process in ranks:
         process.start()
     while running := [process for process in ranks if process.exitcode is None]:
@@ -176,4 +179,4 @@ def main(folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(main(Path(sys.argv[1]), sys.argv[2]))

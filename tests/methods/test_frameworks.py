@@ -64,11 +64,15 @@ def test_gradient_reaches_the_online_branch_only(name: str, views: list[Tensor],
 
 
 @every_framework
-def test_bf16_autocast_keeps_the_loss_in_float32(name: str, views: list[Tensor], step_at: MakeStep) -> None:
-    with torch.autocast("cpu", torch.bfloat16):
-        half = make(name)(views, step_at()).loss
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_bf16_autocast_keeps_the_loss_in_float32(
+    name: str, device: str, views: list[Tensor], step_at: MakeStep
+) -> None:
+    views = [view.to(device) for view in views]
+    with torch.autocast(device, torch.bfloat16):
+        half = make(name).to(device)(views, step_at()).loss
     assert half.dtype == torch.float32
-    assert half.item() == pytest.approx(make(name)(views, step_at()).loss.item(), rel=0.03)
+    assert half.item() == pytest.approx(make(name).to(device)(views, step_at()).loss.item(), rel=0.03)
 
 
 @every_framework

@@ -22,6 +22,7 @@ from syn2co_ray.methods.negatives import (
     log_sum_exp,
     synthesize,
 )
+from syn2co_ray.methods.negatives import pool as pool_module
 from syn2co_ray.methods.negatives.hardest import hardest_entries
 from syn2co_ray.methods.queue import squared_length
 from syn2co_ray.spec.negatives import NEGATIVE_KINDS, NegativesSpec
@@ -29,6 +30,7 @@ from syn2co_ray.spec.negatives import NEGATIVE_KINDS, NegativesSpec
 from . import plain_negatives
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 5e-6}
+every_device = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 NUMBER = {name: number for number, name in enumerate(NEGATIVE_KINDS, 1)}
 
 
@@ -71,8 +73,8 @@ def golden_problem(golden: Any, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     return golden.tensor(f"q_{suffix}", dtype).requires_grad_(), queue
 
 
-def source(rows: int, first_row: int = 0) -> RowDraws:
-    return RowDraws(1, 2, first_row, rows, torch.device("cpu"))
+def source(rows: int, first_row: int = 0, device: str | torch.device = "cpu") -> RowDraws:
+    return RowDraws(1, 2, first_row, rows, torch.device(device))
 
 
 def recorded(
@@ -241,7 +243,7 @@ def product(
         q,
         (queue, squared_length(queue)),
         temperature,
-        source(len(q), first_row),
+        source(len(q), first_row, q.device),
         hardest=spec.hardest,
         synthesize=make,
         widest=spec.noise.count,
@@ -252,7 +254,7 @@ def oracle(q: Tensor, queue: Tensor, spec: NegativesSpec, temperature: float = 0
     """The same of built negatives, by autograd."""
     similarity = q @ queue.T
     hardest = similarity.detach().topk(spec.hardest, dim=1).indices.sort(dim=1).values
-    drawn = draw_negatives(source(len(q)), "test", q.shape[1], spec)
+    drawn = draw_negatives(source(len(q), device=q.device), "test", q.shape[1], spec)
     logits = plain_negatives.synthesized_logits(q, queue, hardest, drawn, spec)
     return torch.logsumexp(torch.cat([similarity, *logits.values()], 1) / temperature, 1)
 
@@ -260,13 +262,26 @@ def oracle(q: Tensor, queue: Tensor, spec: NegativesSpec, temperature: float = 0
 @pytest.mark.parametrize(
     ("rows", "size", "width"), [(1, 3, 2), (7, 40, 5), (70, 33, 16), (130, 200, 64)], ids=str
 )
-def test_value_and_gradient_equal_those_of_built_negatives(rows: int, size: int, width: int) -> None:
+@every_device
+def test_value_and_gradient_equal_those_of_built_negatives(
+    rows: int, size: int, width: int, device: str
+) -> None:
     raw, queue, spec = random_problem(rows + size, rows, size, width)
+    raw, queue = raw.detach().to(device).requires_grad_(), queue.to(device)
     found = [function(F.normalize(raw, dim=1), queue, spec) for function in (product, oracle)]
     torch.testing.assert_close(*found, rtol=0, atol=1e-12)
     gradients = [torch.autograd.grad(value.mean(), raw)[0] for value in found]
     torch.testing.assert_close(*gradients, rtol=0, atol=1e-12)
     assert gradients[0].abs().max() > 1e-6 or rows == 1
+
+
+def test_copying_entries_as_a_gpu_does_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw, queue, spec = random_problem(9, 70, 90, 16)
+    q = F.normalize(raw.detach(), dim=1)
+    sampled = product(q, queue, spec)
+    monkeypatch.setattr(pool_module, "_sampled_dots", pool_module._gathered_dots)
+    monkeypatch.setattr(pool_module, "_PAIRS_ELEMENTS", 1000)
+    torch.testing.assert_close(product(q, queue, spec), sampled, rtol=0, atol=1e-13)
 
 
 def test_lengths_are_measured_not_assumed() -> None:

@@ -21,15 +21,17 @@ QUEUES = {"synby_vit": 2, "synby_resnet": 2, "moby": 2, "moco_v2": 1, "synco": 1
 CLOSE: dict[str, Any] = {"rtol": 1e-9, "atol": 1e-10}
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Results, list[Results]]:
-    """What one process alone, and each of two ranks, computed."""
+@pytest.fixture(scope="module", params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def runs(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Results, list[Results]]:
+    """What one process alone, and each of two ranks, computed; on one GPU both ranks share it."""
     folder = tmp_path_factory.mktemp("ranks")
     script = Path(__file__).with_name("gloo_ranks.py")
     source = Path(syn2co_ray.__file__).parents[1]
     environment = os.environ | {"PYTHONPATH": str(source), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, str(script), str(folder)],
+        [sys.executable, str(script), str(folder), request.param],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -126,8 +126,12 @@ def dots_between_entries(queue: Tensor, first: Tensor, second: Tensor) -> Tensor
 
 def _dots(vectors: Tensor, rows: Tensor, queue: Tensor, places: Tensor) -> Tensor:
     """vectors[rows] . queue[places]: (m, C), (p,) ascending, (K, C), (p,) -> (p,)."""
-    if queue.device.type == "cpu":
-        return _sampled_dots(vectors, rows, queue, places)
+    on_cpu = queue.device.type == "cpu"
+    return (_sampled_dots if on_cpu else _gathered_dots)(vectors, rows, queue, places)
+
+
+def _gathered_dots(vectors: Tensor, rows: Tensor, queue: Tensor, places: Tensor) -> Tensor:
+    """By C-wide copies of both sides: what a GPU does fast."""
     at_once = max(1, _PAIRS_ELEMENTS // queue.shape[1])
     blocks = [
         (F.embedding(some, vectors) * F.embedding(others, queue)).sum(dim=1)
