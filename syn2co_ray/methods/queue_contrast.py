@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor
 
-from syn2co_ray.spec.errors import Fault, SpecError
+from syn2co_ray.spec.errors import SpecError
 from syn2co_ray.spec.method import MobySpec, MocoSpec
 from syn2co_ray.spec.negatives import NegativesSpec
+from syn2co_ray.spec.rules.framework import negatives_fit_the_framework
 
 from .branches import Branches, TwoBranches
 from .collective import gather_rows
@@ -31,7 +32,8 @@ class QueueContrast(TwoBranches):
         """SpecError: negatives where the framework has none, none where it needs some, or too many."""
         super().__init__(branches, momentum)
         self.temperature = spec.temperature
-        _check_negatives(spec)
+        if faults := list(negatives_fit_the_framework(spec)):
+            raise SpecError(faults)
         self.negatives = published_negatives(spec, spec.negatives) if spec.negatives else None
         self.active_epochs = active_epochs(spec, self.negatives) if self.negatives else None
         self._uncommitted: tuple[int, Tensor, Tensor | None] | None = None
@@ -123,20 +125,6 @@ class QueueContrast(TwoBranches):
         if self.negatives is None:
             raise RuntimeError("a framework without synthesized negatives was asked for some")
         return self.negatives
-
-
-def _check_negatives(spec: MobySpec | MocoSpec) -> None:
-    synthesizing, negatives = spec.framework in ("synby", "synco"), spec.negatives
-    where, size = "method.negatives", spec.queue_size_features
-    if synthesizing and negatives is None:
-        got, step = "missing", "add them, such as {hardest: 256, mixup: 128}"
-        raise SpecError([Fault(where, f"{got}, but framework {spec.framework} needs them", next_step=step)])
-    if not synthesizing and negatives is not None:
-        got, step = f"given, but framework {spec.framework} has none", "use synby or synco, or leave them out"
-        raise SpecError([Fault(where, got, next_step=step)])
-    if negatives is not None and negatives.hardest > size:
-        got, allowed = f"{negatives.hardest}, more than the queue holds", f"1 to {size} (queue_size_features)"
-        raise SpecError([Fault(f"{where}.hardest", got, allowed)])
 
 
 def build_queue(spec: MobySpec | MocoSpec, name: str, seed: int) -> FeatureQueue:

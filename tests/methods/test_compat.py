@@ -155,9 +155,9 @@ def test_start_of_the_queue_follows_the_seed_and_only_with_compat():
 
 def test_synby_makes_the_published_negatives_at_the_published_steps(views):
     """6 images a step as of 2 GPUs, 60 images: an epoch of the published clock is 20 steps, ours is 10."""
-    fields = {"patch_size": 8, "queue_size_features": 40, "hidden_features": 16, "output_features": 8}
+    fields = {"patch_size": 8, "queue_size_features": 160, "hidden_features": 16, "output_features": 8}
     options = {"embed_dim": 32, "depth": 1, "num_heads": 2}
-    wanted = {"hardest": 8, "active_epochs": (1, 1)}
+    wanted = {"hardest": 128, "active_epochs": (1, 1)}
     spec = moby(compat="synco_v2", compat_world_size=2, backbone_options=options, negatives=wanted, **fields)
     method = build_method(spec, 32, 0)
     assert isinstance(method, MoBY)

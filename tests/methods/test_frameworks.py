@@ -176,12 +176,16 @@ def test_frozen_patch_projection_starts_as_wide_as_published() -> None:
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
-        ("moco_v2", {"negatives": {"hardest": 4, "mixup": 2}}, "given, but framework moco_v2 has none"),
-        ("synco", {"negatives": None}, "missing, but framework synco needs them"),
+        (
+            "moco_v2",
+            {"negatives": {"hardest": 4, "mixup": 2}},
+            "given with framework moco_v2; allowed: only with synco",
+        ),
+        ("synco", {"negatives": None}, "synco without a synthesized negative"),
         (
             "synco",
             {"negatives": {"hardest": 41, "mixup": 2}},
-            "41, more than the queue holds; allowed: 1 to 40",
+            "41 of a queue of 40; allowed: at most",
         ),
     ],
 )
