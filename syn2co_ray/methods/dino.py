@@ -11,7 +11,7 @@ from becoming even: watch `teacher/entropy`, which is 0 in the one collapse and 
 The teacher's temperature rises linearly over its warm-up epochs; the last layer rests in the first ones.
 
 The teacher moves at the start of the next step, as in the other frameworks, with that step's momentum; the
-published code moves it at the end of this one, with this one's: its schedule is ahead by one step.
+published code moves it at the end of this one, with this one's: its schedule is one step behind.
 """
 
 from __future__ import annotations
