@@ -21,7 +21,6 @@ from .cluster import Cluster, connected
 from .detection_workers import DetectionTask, choose_detection_workers, room_for_detection, training_name
 from .entry import detection_worker
 from .progress import Progress
-from .starts import start_line, told_starts
 from .stop_signals import StopSignals
 from .watched import watched
 
@@ -130,13 +129,10 @@ class _Training:
         training = WorkersRun(training_name(self.job, name), DETECTION_FOLDER, workers)
         training.start()
         try:
-            seen = watched(training, self.progress, self.stop.asked)
+            watched(training, self.progress, self.stop.asked)
             answer = training.result()
         finally:
             training.end()
-        for start in told_starts(seen["starts"]):
-            if start["reason"]:
-                self.progress.log(start_line(start))
         if "stopped" in answer:
             raise self._stopped(name)
         made = {**answer, "identity": identity}

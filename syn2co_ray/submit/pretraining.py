@@ -23,7 +23,7 @@ from .prepare import PreparedRun
 from .progress import Progress, duration, live_line
 from .resources import room_for_workers, stream_resources
 from .sheet import first_views
-from .starts import start_line, told_starts
+from .starts import told_starts
 from .trackers import Trackers
 from .watched import watched
 
@@ -158,9 +158,6 @@ def present(prepared: PreparedRun, results: dict[str, Any], progress: Progress) 
         progress.log(f"what bounds it{since}: {results['bound']['text']}")
     if "live" in results:
         progress.log(live_line(results["live"]))
-    for start in results.get("starts", ()):
-        if start["reason"]:
-            progress.log(start_line(start))
     if isinstance(prepared.job, TrainGeneratorSpec) and results["status"] == "finished":
         progress.log(f"pipeline: {prepared.job.into}")
     progress.log(f"report: {report}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from .progress import duration
@@ -39,3 +40,20 @@ def start_line(start: dict[str, Any]) -> str:
         f"{duration(start['lost_s'])} lost, {duration(start['noticed_after_s'])} of them until noticed, "
         f"{start['replayed_steps']} steps done again"
     )
+
+
+class RestartLines:
+    """What to say of restarts, each thing once: that one begins, and after its first step what it cost."""
+
+    def __init__(self) -> None:
+        self._begun = self._told = 0
+
+    def new(self, starts: list[dict[str, Any]]) -> Iterator[str]:
+        """Lines that are due now, from the board's notes."""
+        for start in starts[self._begun :]:
+            if start["reason"]:
+                yield f"{start['reason']}: the workers start again from step {start['first_step']}"
+        self._begun = len(starts)
+        told = told_starts(starts)
+        yield from (start_line(start) for start in told[self._told :] if start["reason"])
+        self._told = len(told)

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..train.workers_run import WorkersRun
 from .progress import Progress
+from .starts import RestartLines
 
 POLL_S = 0.25
 
@@ -26,7 +27,13 @@ def watched(
         stop: when set, the run is asked to stop.
         also: gets what is seen, before it is shown, and may add to it.
     """
-    asked = False
+    asked, restarts = False, RestartLines()
+
+    def show(seen: dict[str, Any]) -> None:
+        for line in restarts.new(seen["starts"]):
+            progress.log(line)
+        progress.show(seen)
+
     while not run.wait(POLL_S):
         if stop.is_set() and not asked:
             progress.log("stopping: publishing a checkpoint first (once more to stop at once)")
@@ -34,7 +41,7 @@ def watched(
             asked = True
         seen = run.look()
         also(seen)
-        progress.show(seen)
+        show(seen)
     seen = run.look()
-    progress.show(seen)
+    show(seen)
     return seen
