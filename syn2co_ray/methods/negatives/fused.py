@@ -26,8 +26,9 @@ from ..draws import RowDraws
 from .hardest import hardest_entries
 from .pool import HardestPool, Synthesized
 
-_SIMILARITY_ELEMENTS = {"cpu": 2**20, "cuda": 2**28}
-"""Similarities of a block: a GPU wants few, large kernels."""
+_SIMILARITY_ELEMENTS = {"cpu": 2**21, "cuda": 2**28}
+"""Similarities of a block. On a CPU many rows share a reading of the queue and few take little memory; a GPU
+wants few, large kernels."""
 _NOISE_ELEMENTS = {"cpu": 2**19, "cuda": 2**28}
 """The same of the C-wide vectors of a part."""
 
@@ -111,6 +112,7 @@ def log_sum_exp(
             gradient = torch.cat([each.gradient for each in parts]).addmm_(similarity, queue[0])
             gradient.div_(torch.cat([each.total for each in parts]).unsqueeze(1) * temperature)
             done += [(gradient, parts)]
+            del similarity  # before the next block's is made
     all_parts = [part for _, parts in done for part in parts]
     value, gradient = torch.cat([part.value for part in all_parts]), torch.cat([each for each, _ in done])
     telemetry = {

@@ -28,7 +28,9 @@ def hardest_entries(similarity: Tensor, size: int) -> Tensor:
     maxima = similarity[:, : width * blocks].unflatten(1, (width, blocks)).amax(dim=1)
     best = maxima.topk(size, dim=1, sorted=False).indices
     first_of_block = torch.arange(0, width * blocks, blocks, device=similarity.device)
-    rest = torch.arange(width * blocks, entries, device=similarity.device).expand(rows, -1)
-    candidates = torch.cat([(best.unsqueeze(1) + first_of_block.unsqueeze(1)).flatten(1), rest], dim=1)
+    candidates = (best.unsqueeze(1) + first_of_block.unsqueeze(1)).flatten(1)
+    if width * blocks < entries:
+        rest = torch.arange(width * blocks, entries, device=similarity.device).expand(rows, -1)
+        candidates = torch.cat([candidates, rest], dim=1)
     chosen = similarity.gather(1, candidates).topk(size, dim=1, sorted=False).indices
     return candidates.gather(1, chosen).sort(dim=1).values
