@@ -26,8 +26,12 @@ and 3.4 to 3.7 times, 1/3.5 and 1/1.7 of the memory): 10 and 4 times, since a pr
 copies of queue entries for lengths, 14 % dot products with them, 13 % two products with the queue. Predicted of
 taking those dot products as entries of a product, without copies: a fifth less time; of going through the noise in
 parts of a block of similarities: 2 MiB less. Found (2026-11-22, one thread): 11.4 and 14.8 times at SynBY's sizes,
-4.4 and 4.0 at SynCo's, 1/8 and 1/7 of the memory. What bounds it now is the generator at SynBY's sizes, which is one
-thread whatever torch has, and matrix products, which InfoNCE has too, at SynCo's.
+4.4 and 4.0 at SynCo's, 1/8 and 1/7 of the memory.
+
+Then, at SynCo's sizes, a profile had 60 % in the two products of 16 rows with a queue that is read again for each
+16. Predicted of 32 rows a block: those products a third faster, 4 MiB more, and 8 less for dropping a block before
+the next. Found: 5.5 and 5.8 times, 1/5.6 of the memory. What bounds it now is the generator at SynBY's sizes, which
+is one thread whatever torch has, and those products, which InfoNCE has too, at SynCo's.
 """
 
 from __future__ import annotations
