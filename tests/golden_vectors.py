@@ -16,6 +16,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 5e-6}
+"""How far what we compute in a precision may be from what was recorded."""
+both_precisions = pytest.mark.parametrize("dtype", TOLERANCE, ids=lambda dtype: str(dtype).split(".")[1])
 
 
 def golden_folder() -> Path:
@@ -62,7 +67,10 @@ def golden_entries(files: str, entry: str) -> list[Any]:
             if match := re.fullmatch(entry, name):
                 value = GoldenEntry(content, name, match.groupdict())
                 found.append(pytest.param(value, id=f"{path.stem}-{name}"))
-    if not found:
-        reason = f"no golden vectors {files} in {golden_folder()}; set SYN2CO_GOLDEN to their folder"
-        found.append(pytest.param(None, id=files, marks=pytest.mark.skip(reason=reason)))
-    return found
+    return found or [skipped(files)]
+
+
+def skipped(files: str) -> Any:
+    """The parameter that stands for files that are not there: a test skipped, by name."""
+    reason = f"no golden vectors {files} in {golden_folder()}; set SYN2CO_GOLDEN to their folder"
+    return pytest.param(None, id=files, marks=pytest.mark.skip(reason=reason))

@@ -67,9 +67,9 @@ class DinoHead(nn.Module):
         return unit(self.prototypes.weight)
 
     def forward(self, features: Tensor, directions: Tensor) -> Assigned:
-        """`directions` are taken once for all views of a step: they are long to make."""
+        """Features (n, C) and `directions()` (prototypes, B), made once for all views of a step."""
         bottleneck = unit(self.mlp(features))
-        # Divided by a temperature of 0.04, the rounding of bfloat16 would be a tenth of a logit.
+        # Divided by a temperature of 0.04, the rounding of bfloat16 would be up to a twentieth.
         with torch.autocast(features.device.type, enabled=False):
             return Assigned(bottleneck, F.linear(bottleneck, directions))
 
@@ -90,8 +90,10 @@ class DINO(TwoBranches):
     def forward(self, views: list[Tensor], step: StepContext, labels: Tensor | None = None) -> MethodOutput:
         """Loss of this rank's rows; the first two views are the global ones. See `Method.forward`."""
         draws, scale, momentum = self.begin(views, step, more_views=True)
-        teachers = self._teachers(views[:GLOBAL_VIEWS], draws)
-        students = self._students(views, draws)
+        with torch.no_grad():
+            target = ("target", self.target_encoder, self.target_projector)
+            teachers = self._assigned(*target, views[:GLOBAL_VIEWS], draws)
+        students = self._assigned("online", self.encoder, self.projector, views, draws)
         with torch.autocast(views[0].device.type, enabled=False):
             temperature = teacher_temperature(self.spec, step.epoch)
             targets = [torch.softmax((t.logits - self.centre) / temperature, dim=1) for t in teachers]
@@ -117,19 +119,14 @@ class DINO(TwoBranches):
         self.centre.lerp_(self._uncommitted[1], 1.0 - self.spec.centre_momentum)
         self._uncommitted = None
 
-    def _students(self, views: list[Tensor], draws: RowDraws) -> list[Assigned]:
-        directions, assigned = self.projector.directions(), []
+    def _assigned(
+        self, side: str, encoder: nn.Module, head: DinoHead, views: list[Tensor], draws: RowDraws
+    ) -> list[Assigned]:
+        """What one side ("online" or "target") makes of views, each (n, 3, H, W), one after the other."""
+        directions, assigned = head.directions(), []
         for number, view in enumerate(views, 1):
-            draw_drop_path(self.encoder, f"drop_path/online/view_{number}", draws)
-            assigned.append(self.projector(self.encoder(view), directions))
-        return assigned
-
-    @torch.no_grad()
-    def _teachers(self, views: list[Tensor], draws: RowDraws) -> list[Assigned]:
-        directions, assigned = self.target_projector.directions(), []
-        for number, view in enumerate(views, 1):
-            draw_drop_path(self.target_encoder, f"drop_path/target/view_{number}", draws)
-            assigned.append(self.target_projector(self.target_encoder(view), directions))
+            draw_drop_path(encoder, f"drop_path/{side}/view_{number}", draws)
+            assigned.append(head(encoder(view), directions))
         return assigned
 
     def _loss(self, logits: Tensor, number: int, targets: list[Tensor]) -> Tensor:

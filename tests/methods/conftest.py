@@ -16,7 +16,7 @@ import torch
 from syn2co_ray.methods import StepContext
 from syn2co_ray.spec.method import MobySpec
 
-from ..golden_vectors import golden_folder
+from ..golden_vectors import golden_folder, skipped
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -28,11 +28,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if marker is None:
         return
     folder, pattern = golden_folder(), marker.args[0]
-    files: list[Any] = [pytest.param(file, id=file.stem) for file in sorted(folder.glob(pattern))]
-    if not files:
-        reason = f"no golden vectors {pattern} in {folder}; set SYN2CO_GOLDEN to their folder"
-        files = [pytest.param(None, id=pattern, marks=pytest.mark.skip(reason=reason))]
-    metafunc.parametrize("golden", files, indirect=True)
+    files = [pytest.param(file, id=file.stem) for file in sorted(folder.glob(pattern))]
+    metafunc.parametrize("golden", files or [skipped(pattern)], indirect=True)
 
 
 class Golden:

@@ -27,9 +27,9 @@ from syn2co_ray.methods.negatives.hardest import hardest_entries
 from syn2co_ray.methods.queue import squared_length
 from syn2co_ray.spec.negatives import NEGATIVE_KINDS, NegativesSpec
 
+from ..golden_vectors import TOLERANCE, both_precisions
 from . import plain_negatives
 
-TOLERANCE = {torch.float64: 1e-12, torch.float32: 5e-6}
 every_device = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 NUMBER = {name: number for number, name in enumerate(NEGATIVE_KINDS, 1)}
 
@@ -107,7 +107,7 @@ def recorded(
 
 
 @pytest.mark.golden("strategies_*.npz")
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
+@both_precisions
 @pytest.mark.parametrize(
     ("name", "label", "sigma"),
     [(name, f"t{NUMBER[name]}", "sigma_a") for name in NEGATIVE_KINDS] + [("noise", "t4b", "sigma_b")],
@@ -129,7 +129,7 @@ def test_kind_equals_published_code(
 
 
 @pytest.mark.golden("strategies_*.npz")
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
+@both_precisions
 def test_all_kinds_equal_published_code(golden: Any, dtype: torch.dtype) -> None:
     q, queue = golden_problem(golden, dtype)
     spec = golden_spec(golden, "sigma_a", int(golden.number("n")), int(golden.number("n_hard")))
@@ -182,7 +182,7 @@ def test_pool_holds_the_published_hardest(golden: Any) -> None:
 
 
 @pytest.mark.golden("edge_*.npz")
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
+@both_precisions
 @pytest.mark.parametrize("name", NEGATIVE_KINDS)
 def test_degenerate_vectors_equal_published_code(golden: Any, dtype: torch.dtype, name: str) -> None:
     """Equal, antipodal, sparse and zero queries; opposite entries: lengths of exactly zero occur."""

@@ -29,8 +29,7 @@ from syn2co_ray.spec.negatives import NEGATIVE_KINDS
 from syn2co_ray.spec.train import OptimizerSpec
 from syn2co_ray.train.optimizer import Schedule, build_optimizer
 
-TOLERANCE = {torch.float64: 1e-12, torch.float32: 5e-6}
-both_precisions = pytest.mark.parametrize("dtype", TOLERANCE, ids=lambda dtype: str(dtype).split(".")[1])
+from ..golden_vectors import TOLERANCE, both_precisions
 
 
 class Recorded(QueueContrast):

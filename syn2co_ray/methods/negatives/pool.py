@@ -131,7 +131,7 @@ def _dots(vectors: Tensor, rows: Tensor, queue: Tensor, places: Tensor) -> Tenso
 
 
 def _gathered_dots(vectors: Tensor, rows: Tensor, queue: Tensor, places: Tensor) -> Tensor:
-    """By C-wide copies of both sides: what a GPU does fast."""
+    """`_dots` by copies of both sides, (p, C), in blocks: what a GPU does fast."""
     at_once = max(1, _PAIRS_ELEMENTS // queue.shape[1])
     blocks = [
         (F.embedding(some, vectors) * F.embedding(others, queue)).sum(dim=1)
@@ -142,7 +142,7 @@ def _gathered_dots(vectors: Tensor, rows: Tensor, queue: Tensor, places: Tensor)
 
 @torch.compiler.disable
 def _sampled_dots(vectors: Tensor, rows: Tensor, queue: Tensor, places: Tensor) -> Tensor:
-    """Some entries of a product of matrices, as a sparse matrix that has just them: nothing C-wide is copied.
+    """`_dots` as a sparse product (m, K) that has just these p entries: nothing C-wide is copied.
 
     An entry that is wanted twice is in it twice, which CSR does not allow and this product does not mind.
     """
