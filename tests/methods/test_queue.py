@@ -2,11 +2,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from syn2co_ray.data.plan import Plan
 from syn2co_ray.methods.queue import FeatureQueue
 
 
@@ -29,6 +31,14 @@ def test_equals_published_code(golden: Any) -> None:
             queue.enqueue(recorded[step, :, number - 1].reshape(world * rows, width))
             assert torch.equal(queue.features, golden.tensor(f"queue{number}_after{step + 1}", torch.float32))
             assert int(queue.pointer) == golden.number(f"ptr_after{step + 1}")
+
+
+@pytest.mark.golden("queue_world*.npz")
+def test_momentum_rises_over_as_many_steps_as_published(golden: Any) -> None:
+    """64 images in batches of 4 a rank, 3 epochs: a run of two ranks has half the steps."""
+    _, world, *_ = golden.tensor("keys").shape
+    plan = Plan(0, 3, 4 * world, 64, [np.array([64])])
+    assert plan.total_steps == golden.number("K_momentum")
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 5, 7, 10, 13])
