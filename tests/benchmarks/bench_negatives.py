@@ -84,6 +84,8 @@ class Setting:
     queue_size: int
     hardest: int
     counts: tuple[int, ...]
+    stored_by_column: bool
+    """Whether the published code keeps this setting's queue as (C, K)."""
 
     @property
     def spec(self) -> NegativesSpec:
@@ -93,10 +95,10 @@ class Setting:
 
 SYNBY, SYNCO = (128,) * 6, (256, 256, 256, 64, 64, 64)
 SETTINGS = [
-    Setting("SynBY, N 64", 64, 256, 4096, 256, SYNBY),
-    Setting("SynBY, N 256", 256, 256, 4096, 256, SYNBY),
-    Setting("SynCo, N 64", 64, 128, 65536, 1024, SYNCO),
-    Setting("SynCo, N 256", 256, 128, 65536, 1024, SYNCO),
+    Setting("SynBY, N 64", 64, 256, 4096, 256, SYNBY, True),
+    Setting("SynBY, N 256", 256, 256, 4096, 256, SYNBY, True),
+    Setting("SynCo, N 64", 64, 128, 65536, 1024, SYNCO, False),
+    Setting("SynCo, N 256", 256, 128, 65536, 1024, SYNCO, False),
 ]
 
 
@@ -183,28 +185,30 @@ def built(p: Problem) -> Tensor:
 
 
 def loop(p: Problem) -> Tensor:
-    spec, queue = p.setting.spec, p.queue_columns.clone().detach()
-    similarity = torch.einsum("nc,ck->nk", p.q, queue)
-    hardest = similarity.detach().topk(spec.hardest, dim=1).indices
+    """Entries are gathered once a kind, in the queue's published layout; then one negative after the other."""
+    spec = p.setting.spec
+    rows = p.queue_columns.T if p.setting.stored_by_column else p.queue
+    similarity = torch.einsum("nc,kc->nk", p.q, rows.clone().detach())
+    hardest = similarity.detach().clone().topk(spec.hardest, dim=1, sorted=False).indices
     blocks = [similarity]
     for name, drawn in draw_negatives(p.draws, "view_1", p.setting.width, spec).items():
-        entries = hardest.gather(1, drawn["members"])
+        n = rows[hardest.gather(1, drawn["members"])].clone()
         if name in ("perturbed", "adversarial"):
-            vectors = torch.stack(
-                [_moved(p.q, queue, entries[:, i], name, spec) for i in range(entries.shape[1])], 1
-            )
+            moved = [_moved(p.q, n[:, i], name, spec) for i in range(n.shape[1])]
+            vectors = F.normalize(torch.stack(moved, dim=1), dim=2)
         else:
-            n = queue[:, entries].permute(1, 2, 0)
-            other = queue[:, hardest.gather(1, drawn.get("members_other", drawn["members"]))].permute(1, 2, 0)
-            vectors = plain_negatives.vectors(name, p.q, n, other, drawn, spec)
-        blocks.append(torch.einsum("nc,nkc->nk", p.q, F.normalize(vectors, dim=2).detach()))
+            other = n
+            if "members_other" in drawn:
+                other = rows[hardest.gather(1, drawn["members_other"])].clone()
+            vectors = plain_negatives.vectors(name, p.q.detach(), n, other, drawn, spec)
+        blocks.append(torch.einsum("nc,nkc->nk", p.q, vectors.detach()))
     return plain_negatives.info_nce((p.q * p.k).sum(1), blocks, TEMPERATURE).mean()
 
 
-def _moved(q: Tensor, queue: Tensor, entries: Tensor, name: str, spec: NegativesSpec) -> Tensor:
+def _moved(q: Tensor, entries: Tensor, name: str, spec: NegativesSpec) -> Tensor:
     """One negative a query, moved along the gradient that autograd finds."""
-    n = queue[:, entries].T.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad((q.detach() * n).sum(), n)
+    n = entries.detach().clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(torch.einsum("nc,nc->n", q, n).sum(), n)
     if name == "perturbed":
         return (n + spec.perturbed.delta * gradient).detach()
     return (n + spec.adversarial.eta * gradient.sign()).detach()

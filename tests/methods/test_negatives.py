@@ -349,6 +349,17 @@ def test_hardest_entries_of_equal_values_are_that_many_different_ones() -> None:
     assert all(len(row.unique()) == 7 and (row >= 40).all() for row in found)
 
 
+@pytest.mark.parametrize("numbers", [0, 3, 50, 100])
+def test_hardest_entries_of_a_row_without_numbers_are_that_many_places(numbers: int) -> None:
+    """The loss of such a row is not finite, which the training loop counts; the others must not notice."""
+    similarity = torch.randn(3, 100, generator=torch.Generator().manual_seed(1))
+    expected = hardest_entries(similarity, 7)
+    similarity[1, numbers:] = torch.nan
+    found = hardest_entries(similarity, 7)
+    assert len(found[1].unique()) == 7 and (found[1] < 100).all()
+    assert torch.equal(found[[0, 2]], expected[[0, 2]])
+
+
 def test_low_dimensional_noise_has_the_distribution_of_full_noise() -> None:
     """Mean logit, its variance and the mean gradient, over 40,000 draws from one query."""
     generator = torch.Generator().manual_seed(3)

@@ -26,10 +26,10 @@ from ..draws import RowDraws
 from .hardest import hardest_entries
 from .pool import HardestPool, Synthesized
 
-_SIMILARITY_ELEMENTS = {"cpu": 2**21, "cuda": 2**28}
+_SIMILARITY_ELEMENTS = {"cpu": 2**22, "cuda": 2**28}
 """Similarities of a block. On a CPU many rows share a reading of the queue and few take little memory; a GPU
 wants few, large kernels."""
-_NOISE_ELEMENTS = {"cpu": 2**19, "cuda": 2**28}
+_NOISE_ELEMENTS = {"cpu": 2**21, "cuda": 2**28}
 """The same of the C-wide vectors of a part."""
 
 Synthesize = Callable[[HardestPool, RowDraws], Mapping[str, Synthesized]]
