@@ -143,7 +143,7 @@ def _create(
 
 
 def _refused_argument(error: TypeError) -> str:
-    match = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+    match = re.search(r"unexpected keyword argument(?:\(s\): \[| )'(\w+)'", str(error))
     return match.group(1) if match else ""
 
 

@@ -86,6 +86,7 @@ def build_branches(
     drop_path_target: float,
     projector: Callable[[int], nn.Module],
     predictor: Callable[[], nn.Module] = nn.Identity,
+    start: Callable[[nn.Module], None] | None = None,
 ) -> Branches:
     """Both branches on the CPU, as a function of the arguments alone.
 
@@ -96,11 +97,15 @@ def build_branches(
         drop_path_target: stochastic depth of the target encoder.
         projector: makes a projector for an encoder of that width.
         predictor: makes the predictor.
+        start: draws the weights of a new encoder again, in place.
     """
 
     def encoder(drop_path: float) -> nn.Module:
         with seeded_initialisation(seed, "encoder"):
-            return build_encoder(spec, image_size, drop_path)
+            made = build_encoder(spec, image_size, drop_path)
+            if start is not None:
+                start(made)
+            return made
 
     online, target = encoder(spec.drop_path_online), encoder(drop_path_target)
     target.load_state_dict(online.state_dict())

@@ -5,7 +5,7 @@ as the published code trains. Its parts are of three sorts:
 
     in the spec     a spec can say it (counts, sigma, schedules, what decays). With `compat` it has to: see
                     `spec.compat`. The resolved spec of a run is what ran.
-    below           a spec cannot say it: the epochs' clock, the late learning rate, the queue's start.
+    below           a spec cannot say it: the epochs' clock, the late learning rate, how queue and ViT start.
     not reproduced  defects that change no training of a run that works, or that make results depend on
                     interruptions; evaluation; packaging.
 
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Generator
+from torch import Generator, nn
 
 from syn2co_ray.spec.compat import SYNCO_V1, SYNCO_V2, negatives_that_run
 from syn2co_ray.spec.errors import Syn2coError
@@ -28,6 +28,7 @@ from syn2co_ray.spec.negatives import NegativesSpec
 
 from .contract import StepContext
 from .draws import seed_of
+from .encoders import use_moco_v3_weights
 from .queue import FeatureQueue
 
 
@@ -188,9 +189,16 @@ DEVIATIONS = (
         "a ViT-S that is no DeiT-S",
         "v2 src/models (ViT)",
         "DeiT-S",
-        "MoCo v3's ViT-S: 12 heads of 32 (DeiT-S: 6 of 64) and fixed sine-cosine positions",
-        "synco_v2, in the spec: a ViT-S without backbone_options {num_heads: 12} and positions: sincos is a "
-        "fault",
+        "MoCo v3's ViT-S: 12 heads of 32 (DeiT-S: 6 of 64), fixed sine-cosine positions and its first weights",
+        "synco_v2: `start_vit`; in the spec: a ViT-S without backbone_options {num_heads: 12} and positions: "
+        "sincos is a fault",
+    ),
+    Deviation(
+        "one width",
+        "v2 src/models/synco.py",
+        "any width of the features",
+        "the queues have 256, whatever the heads are told",
+        "synco_v2, in the spec: another output_features is a fault",
     ),
     Deviation(
         "epsilon of Swin's norms",
@@ -315,3 +323,9 @@ def start_queue(spec: MobySpec | MocoSpec, queue: FeatureQueue, seed: int) -> No
     generator = Generator().manual_seed(seed_of(seed, "queue/synco_v1"))
     random = torch.randn(queue.features.shape, generator=generator)
     queue.fill(F.normalize(random, dim=0))
+
+
+def start_vit(spec: MobySpec, encoder: nn.Module) -> None:
+    """With synco_v2, a new encoder starts with the weights of MoCo v3's ViT, if it is a ViT."""
+    if spec.compat == SYNCO_V2:
+        use_moco_v3_weights(encoder)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 from timm.layers import build_sincos2d_pos_embed
-from torch import nn
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
 
 from syn2co_ray.spec.errors import Fault, SpecError
 from syn2co_ray.spec.method import BackboneSpec
@@ -67,3 +68,36 @@ def use_fixed_positions(encoder: nn.Module, name: str) -> None:
     with torch.no_grad():
         learned.copy_(fixed)
     learned.requires_grad_(False)
+
+
+@torch.no_grad()
+def use_moco_v3_weights(encoder: nn.Module) -> None:
+    """Draw a ViT's weights again as MoCo v3's published code does, in place; of others the patch projection.
+
+    Uniform in +-sqrt(6 / (inputs + outputs)) (Glorot & Bengio 2010), for queries, keys and values as three
+    matrices, for the patch projection as one that takes a whole patch; no biases; the class token is near 0.
+    timm's are truncated normals of deviation 0.02, less than half as wide in a ViT-S.
+    """
+    projection = patch_projection(encoder)
+    if projection is not None:
+        _start_uniform(projection.weight.flatten(1), projection.bias)
+    if not isinstance(encoder, VisionTransformer):
+        return
+    for name, layer in encoder.named_modules():
+        if isinstance(layer, nn.Linear):
+            for matrix in layer.weight.chunk(3 if name.endswith(".qkv") else 1):
+                _start_uniform(matrix, layer.bias)
+    if encoder.cls_token is not None:
+        nn.init.normal_(encoder.cls_token, std=1e-6)
+
+
+def patch_projection(encoder: nn.Module) -> nn.Conv2d | None:
+    """The convolution that makes tokens of patches, if the encoder has one."""
+    projection = getattr(getattr(encoder, "patch_embed", None), "proj", None)
+    return projection if isinstance(projection, nn.Conv2d) else None
+
+
+def _start_uniform(matrix: Tensor, bias: Tensor | None) -> None:
+    nn.init.xavier_uniform_(matrix)
+    if bias is not None:
+        nn.init.zeros_(bias)

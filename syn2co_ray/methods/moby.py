@@ -23,6 +23,7 @@ from torch import Tensor
 from syn2co_ray.spec.method import MobySpec
 
 from .branches import Branches, build_branches
+from .compat import start_vit
 from .contract import MethodOutput, StepContext
 from .heads import mlp_head
 from .momentum import MomentumUpdate
@@ -74,6 +75,7 @@ def build(spec: MobySpec, image_size: int, seed: int) -> MoBY:
         drop_path_target=spec.drop_path_target,
         projector=lambda width: mlp_head(width, spec.hidden_features, spec.output_features),
         predictor=lambda: mlp_head(spec.output_features, spec.hidden_features, spec.output_features),
+        start=lambda encoder: start_vit(spec, encoder),
     )
     queues = (build_queue(spec, "queue_1", seed), build_queue(spec, "queue_2", seed))
     return MoBY(branches, queues, MomentumUpdate(spec.momentum), spec)

@@ -7,16 +7,15 @@ the step, gathered from all ranks:
     q_v = unit(predictor(projector(encoder(view_v)))),   K_v = unit(target(view_v)), no gradient
 
 The patch projection of a ViT stays at its random start (section 4.3): its gradient is where instability
-begins. As it never learns its spread counts: it starts as in the published code, uniform in
-+-sqrt(6 / (inputs of a patch + width)) without a bias, twice as wide as timm's. Networks without a patch
-projection have nothing to freeze; asking for it in words is refused.
+begins. Networks without one have nothing to freeze; asking for it in words is refused. A ViT starts with the
+weights of the published code (`use_moco_v3_weights`): what never learns keeps its spread.
 """
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from syn2co_ray.spec.errors import Fault, SpecError
 from syn2co_ray.spec.method import MocoV3Spec
@@ -24,7 +23,7 @@ from syn2co_ray.spec.method import MocoV3Spec
 from .branches import Branches, TwoBranches, build_branches
 from .collective import gather_rows
 from .contract import MethodOutput, StepContext
-from .draws import seeded_initialisation
+from .encoders import patch_projection, use_moco_v3_weights
 from .heads import mlp_head
 from .momentum import MomentumUpdate
 
@@ -83,21 +82,17 @@ def build(spec: MocoV3Spec, image_size: int, seed: int) -> MoCoV3:
         drop_path_target=spec.drop_path_target,
         projector=lambda width: mlp_head(width, hidden, width_out, layers=3, output_norm=True),
         predictor=lambda: mlp_head(width_out, hidden, width_out, output_norm=True),
+        start=use_moco_v3_weights,
     )
     if spec.freeze_patch_projection is not False:
-        _freeze_patch_projection(branches, spec, seed)
+        _freeze_patch_projection(branches, spec)
     return MoCoV3(branches, MomentumUpdate(spec.momentum), spec.temperature)
 
 
-def _freeze_patch_projection(branches: Branches, spec: MocoV3Spec, seed: int) -> None:
-    online, target = (_patch_projection(net) for net in (branches.encoder, branches.target_encoder))
-    if online is not None and target is not None:
-        with seeded_initialisation(seed, "patch_projection"):
-            nn.init.xavier_uniform_(online.weight.flatten(1))
-        if online.bias is not None:
-            nn.init.zeros_(online.bias)
-        target.load_state_dict(online.state_dict())
-        online.requires_grad_(False)
+def _freeze_patch_projection(branches: Branches, spec: MocoV3Spec) -> None:
+    projection = patch_projection(branches.encoder)
+    if projection is not None:
+        projection.requires_grad_(False)
     elif spec.freeze_patch_projection:
         fault = Fault(
             "method.freeze_patch_projection",
@@ -106,8 +101,3 @@ def _freeze_patch_projection(branches: Branches, spec: MocoV3Spec, seed: int) ->
             "leave it out or set it to false",
         )
         raise SpecError([fault])
-
-
-def _patch_projection(encoder: nn.Module) -> nn.Conv2d | None:
-    projection = getattr(getattr(encoder, "patch_embed", None), "proj", None)
-    return projection if isinstance(projection, nn.Conv2d) else None

@@ -46,6 +46,7 @@ _CONSTANTS: dict[str, dict[str, tuple[str, float]]] = {
 _OPTIMIZER: dict[str, dict[str, Any]] = {
     SYNCO_V1: {
         "name": "sgd",
+        "decay": None,
         "schedule_every": "epoch",
         "warmup_epochs": 0.0,
         "learning_rate_min_base": 0.0,

@@ -92,8 +92,8 @@ class StepTrainer:
     def train_step(self, records: StepRecords) -> StepOutcome:
         """Train on this rank's rows of a global step.
 
-        A step whose loss or gradient is not finite changes nothing: no update, no enqueue, and batch
-        statistics are put back.
+        A step whose loss or gradient is not finite trains nothing: no update, no enqueue, and batch
+        statistics are put back. Only the target has moved on: that comes before the loss.
         """
         step = records.step
         rate = self.schedule.apply(self.optimizer, step)

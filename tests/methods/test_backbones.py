@@ -51,6 +51,10 @@ def test_replaced_layers_compute_what_timm_computes() -> None:
         torch.testing.assert_close(*features, rtol=0, atol=1e-6)
 
 
+def test_family_whose_size_arguments_timm_refuses_in_a_list_is_built_without_them() -> None:
+    assert build_backbone("hrnet_w18_small", 32)(torch.randn(2, 3, 32, 32)).shape == (2, 2048)
+
+
 def test_drop_path_of_zero_overrules_the_family_default() -> None:
     """timm's Swin has 0.1 unless told otherwise."""
     backbone = build_backbone("swin_tiny_patch4_window7_224", 32, options={"embed_dim": 16})

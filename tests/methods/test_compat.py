@@ -180,6 +180,14 @@ def test_synco_starts_its_queue_as_the_published_code_does_only_when_asked():
     assert published.queue.features.norm(dim=1).mean().item() == pytest.approx((8 / 512) ** 0.5, rel=0.1)
 
 
+def test_only_synco_v2_starts_its_vit_as_the_published_code_does():
+    fields = {"queue_size_features": 128, "negatives": {"hardest": 128, "mixup": 2}}
+    plain, published = (build_method(moby(compat=c, **fields), 32, 0) for c in (None, "synco_v2"))
+    widths = [method.encoder.blocks[0].attn.qkv.weight.std().item() for method in (plain, published)]
+    assert widths == pytest.approx([0.02, (2 / (192 + 192)) ** 0.5], rel=0.02)
+    assert torch.equal(published.encoder.cls_token, published.target_encoder.cls_token)
+
+
 def test_only_synco_v2_has_its_rate_one_step_late():
     late = [learning_rate_steps_late(s) for s in (moby(), moby(compat="synco_v2"), moco(compat="synco_v1"))]
     assert late == [0, 1, 0]

@@ -81,7 +81,7 @@ class HardestPool:
 
     def squared_length_of(self, places: Tensor) -> Tensor:
         """|n|^2 of places in the queue (n, count)."""
-        return self.queue_squared[places]
+        return self.queue_squared.index_select(0, places.flatten()).view_as(places)
 
     def combination(self, a: Tensor | float, b: Tensor | float, places: Tensor) -> Synthesized:
         """s = (a q + b n) / |a q + b n|; a and b are numbers or (n, count)."""

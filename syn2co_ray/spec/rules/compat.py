@@ -13,6 +13,7 @@ from ..train import TrainSpec
 from .registry import rule
 
 HEADS_OF_DEIT_S, HEADS_OF_SYNCO_V2 = 6, 12
+FEATURES_OF_SYNCO_V2 = 256
 
 
 @rule
@@ -32,7 +33,7 @@ def compat_says_what_runs(method: MethodSpec, train: TrainSpec) -> Iterator[Faul
         given = getattr(train.optimizer, name)
         if given != runs:
             differing.append((f"train.optimizer.{name}", given, runs))
-    differing += _differing_backbone(method)
+    differing += _differing_networks(method)
     for where, given, runs in differing:
         yield Fault(
             where,
@@ -42,9 +43,13 @@ def compat_says_what_runs(method: MethodSpec, train: TrainSpec) -> Iterator[Faul
         )
 
 
-def _differing_backbone(method: MobySpec | MocoSpec) -> Iterator[tuple[str, Any, Any]]:
-    """SynCo-v2's ViT-S is that of MoCo v3."""
-    if method.compat != SYNCO_V2 or not method.backbone.startswith(("deit_small_", "vit_small_")):
+def _differing_networks(method: MobySpec | MocoSpec) -> Iterator[tuple[str, Any, Any]]:
+    """SynCo-v2's ViT-S is that of MoCo v3, and its queues have one width."""
+    if method.compat != SYNCO_V2:
+        return
+    if method.output_features != FEATURES_OF_SYNCO_V2:
+        yield "method.output_features", method.output_features, FEATURES_OF_SYNCO_V2
+    if not method.backbone.startswith(("deit_small_", "vit_small_")):
         return
     heads = method.backbone_options.get("num_heads", HEADS_OF_DEIT_S)
     if heads != HEADS_OF_SYNCO_V2:
