@@ -189,7 +189,7 @@ DEVIATIONS = (
         "a ViT-S that is no DeiT-S",
         "v2 src/models (ViT)",
         "DeiT-S",
-        "MoCo v3's ViT-S: 12 heads of 32 (DeiT-S: 6 of 64), fixed sine-cosine positions and its first weights",
+        "MoCo v3's ViT-S: 12 heads of 32 (DeiT-S: 6 of 64), fixed sine-cosine positions, other first weights",
         "synco_v2: `start_vit`; in the spec: a ViT-S without backbone_options {num_heads: 12} and positions: "
         "sincos is a fault",
     ),

@@ -356,7 +356,8 @@ def test_hardest_entries_of_a_row_without_numbers_are_that_many_places(numbers: 
     expected = hardest_entries(similarity, 7)
     similarity[1, numbers:] = torch.nan
     found = hardest_entries(similarity, 7)
-    assert len(found[1].unique()) == 7 and (found[1] < 100).all()
+    assert len(found[1].unique()) == 7
+    assert (found[1] < 100).all()
     assert torch.equal(found[[0, 2]], expected[[0, 2]])
 
 
