@@ -9,29 +9,31 @@ Forward and backward of one direction, draws included, at the published settings
        low-dim   the same with noise: {draw: low_dimensional}
        observed  the same in a step that telemetry looks at (one in 20)
     c  built     the plain oracle of the tests: every negative built, normalised and multiplied, in one piece
-    d  loop      as the published code goes about it: queue stored (C, K) and gathered by column, one
-                 autograd call for each perturbed and each adversarial negative
+    d  loop      as the published code goes about it: entries gathered once a kind from a queue in its layout
+                 ((C, K) in SynBY, (K, C) in SynCo), then one autograd call for each perturbed and each
+                 adversarial negative
 
 Rounds take turns; time is the median: on one thread of CPU seconds of the process (other work on the machine
 does not count), on two of elapsed seconds. Memory is how far the resident peak of a process of its own rises over
-its second pass (on a GPU: allocated peak). On a GPU the ratio of times is that of elapsed seconds between synchronisations. A last row compares whole
-training steps, MoBY, SynBY, and SynBY with telemetry (goal: under 1 % of a step, one being observed in 20).
+its second pass (on a GPU: allocated peak). On a GPU the ratio of times is that of elapsed seconds between
+synchronisations. A last row compares whole training steps, MoBY, SynBY, and SynBY with telemetry (goal: under 1 % of
+a step, one being observed in 20).
 
 Goals: 10 (SynBY) and 4 times (SynCo) faster than d on one CPU thread, 20 on a GPU; 1/7 and 1/5 of its memory; at
 most 2 % of a DeiT-S step.
 
-Predicted before fusing (the form before kept similarity matrix and softmax for autograd, and reached 5.5 to 10
-and 3.4 to 3.7 times, 1/3.5 and 1/1.7 of the memory): 10 and 4 times, since a prototype had 7 to 10 and 2.4 to
-3.4 of a quieter machine's d. Then a profile of one thread at SynBY's sizes had 30 % normal draws of the noise, 17 %
-copies of queue entries for lengths, 14 % dot products with them, 13 % two products with the queue. Predicted of
-taking those dot products as entries of a product, without copies: a fifth less time; of going through the noise in
-parts of a block of similarities: 2 MiB less. Found (2026-11-22, one thread): 11.4 and 14.8 times at SynBY's sizes,
-4.4 and 4.0 at SynCo's, 1/8 and 1/7 of the memory.
+Predicted before fusing (the form before kept similarity matrix and softmax for autograd): 10 and 4 times, since
+a prototype had 7 to 10 and 2.4 to 3.4. Then, by profile, each predicted first and kept as it measured better:
+lengths as entries of a product instead of copies of queue entries (predicted and found at SynBY's sizes: a fifth
+less time); larger blocks at SynCo's sizes, where a queue is read again for each (a fifth less); noise in parts of
+64 rows instead of 16, and the hardest entries by the smallest of them (predicted: 5 ms of 25 and 10 of 80; found
+2026-11-22 at N 64: 25 -> 20 and 80 -> 65, at N 256: 96 -> 79 and 305 -> 249).
 
-Then, at SynCo's sizes, a profile had 60 % in the two products of 16 rows with a queue that is read again for each
-16. Predicted of 32 rows a block: those products a third faster, 4 MiB more, and 8 less for dropping a block before
-the next. Found: 5.5 and 5.8 times, 1/5.6 of the memory. What bounds it now is the generator at SynBY's sizes, which
-is one thread whatever torch has, and those products, which InfoNCE has too, at SynCo's.
+Found against d: 8.9 and 13.2 times at SynBY's sizes, 2.4 and 3.9 at SynCo's. (Until then d gathered columns of the
+queue for each negative and normalised twice, which made it slower than what is published: its 11 and 5.5 times
+were wrong.) What bounds it: at SynBY's sizes and N 64, of 20 ms 6.7 are normal draws, nearly all in the one-thread
+Mersenne Twister, and 4 InfoNCE; at SynCo's, of 63 ms InfoNCE alone is 41, 35 of them in two products with the queue,
+so that 4 times faster than d (43 to 45 ms) would be no slower than no negatives at all.
 """
 
 from __future__ import annotations
