@@ -1,7 +1,7 @@
 """The science in plain torch: frameworks, heads, momentum, queue, losses, negatives, backbones. Never Ray.
 
 A further framework is a file with a `Method` and a `build` in this folder, a line in `FRAMEWORKS` (and its
-name in `spec/method.py`), and a mirrored test.
+name in `spec/method.py`), and a test: an entry in test_frameworks.py asks of it what all have to do.
 """
 
 from __future__ import annotations

@@ -129,8 +129,10 @@ class StepTrainer:
         else:
             _restore(statistics)
         stats = output.stats
-        if finite and output.pair is not None and place.telemetry:
-            stats = stats | embedding_stats(*output.pair)
+        if place.telemetry:
+            stats = stats | {f"loss/{name}": part for name, part in output.parts.items()}
+            if finite and output.pair is not None:
+                stats = stats | embedding_stats(*output.pair)
         return StepOutcome(loss, norm, rate, not finite, stats)
 
     def _inputs(self, records: StepRecords) -> tuple[list[torch.Tensor], torch.Tensor]:

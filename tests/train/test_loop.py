@@ -84,6 +84,8 @@ def test_metrics_of_a_resumed_run_hold_every_step_once(tmp_path):
         rows += [json.loads(line) for line in path.read_text().splitlines()]
     assert [row["step"] for row in rows] == list(range(1, 21))
     assert all(row["loss"] > 0 and 0 <= row["data_wait_share"] <= 1 for row in rows)
+    directions = [rows[0]["stats"][f"loss/view_{number}"] for number in (1, 2)]
+    assert sum(directions) == pytest.approx(rows[0]["loss"])
 
 
 def test_a_non_finite_step_trains_nothing_and_is_counted(tmp_path):
