@@ -241,6 +241,7 @@ def test_a_run_with_sgd_and_no_clipping_learns_and_resumes_exactly(tmp_path: Pat
 COMPAT = (
     "method.compat=synco_v2",
     "method.compat_world_size=2",
+    "method.output_features=256",
     "method.queue_size_features=128",
     "method.negatives={hardest: 128, active_epochs: [1, 3]}",
     "train.optimizer={learning_rate_base: 0.02, warmup_epochs: 1, weight_decay_of: matrices_and_tokens}",
