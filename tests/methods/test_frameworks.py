@@ -69,11 +69,11 @@ def test_bf16_autocast_keeps_the_loss_in_float32(
     name: str, device: str, views: list[Tensor], step_at: MakeStep
 ) -> None:
     views = [view.to(device) for view in views]
+    method = make(name).to(device)  # before autocast, which keeps casts of weights that are drawn again
     with torch.autocast(device, torch.bfloat16):
-        half = make(name).to(device)(views, step_at()).loss
+        half = method(views, step_at()).loss
     assert half.dtype == torch.float32
-    # Batch norms over six rows enlarge the rounding of bfloat16.
-    assert half.item() == pytest.approx(make(name).to(device)(views, step_at()).loss.item(), rel=0.1)
+    assert half.item() == pytest.approx(make(name).to(device)(views, step_at()).loss.item(), rel=0.03)
 
 
 @every_framework
