@@ -184,6 +184,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     | {
         "augment.recipe": "byol",
         "method.framework": "moco_v3",
+        "method.positions": "sincos",
         "method.hidden_features": 4096,
         "method.output_features": 256,
         "method.momentum": 0.99,

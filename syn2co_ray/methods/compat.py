@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from timm.models.vision_transformer import VisionTransformer
 from torch import Generator, nn
 
 from syn2co_ray.spec.compat import SYNCO_V1, SYNCO_V2, negatives_that_run
@@ -327,5 +328,5 @@ def start_queue(spec: MobySpec | MocoSpec, queue: FeatureQueue, seed: int) -> No
 
 def start_vit(spec: MobySpec, encoder: nn.Module) -> None:
     """With synco_v2, a new encoder starts with the weights of MoCo v3's ViT, if it is a ViT."""
-    if spec.compat == SYNCO_V2:
+    if spec.compat == SYNCO_V2 and isinstance(encoder, VisionTransformer):
         use_moco_v3_weights(encoder)

@@ -56,11 +56,10 @@ class DinoHead(nn.Module):
             layers += [nn.Linear(before, after), nn.GELU()]
         self.mlp = nn.Sequential(*layers[:-1])
         self.prototypes = nn.Linear(spec.bottleneck_features, spec.prototypes, bias=False)
-        for layer in self.modules():
+        for layer in self.mlp:  # the prototypes keep torch's first weights, as published
             if isinstance(layer, nn.Linear):
                 nn.init.trunc_normal_(layer.weight, std=0.02)
-                if layer.bias is not None:
-                    nn.init.zeros_(layer.bias)
+                nn.init.zeros_(layer.bias)
 
     def directions(self) -> Tensor:
         """The prototypes (prototypes, B) at length 1: the published weight norm with its length held at 1."""

@@ -22,7 +22,7 @@ def mlp_head(
     |---|---|---|---|---|
     | MoBY, BYOL: projector, predictor | 2 | yes | no | arXiv 2105.04553 section 3.1; 2006.07733 |
     | MoCo v2: projector | 2 | no | no | 2003.04297 |
-    | MoCo v3: projector | 3 | yes | yes | 2104.02057 section 4 |
+    | MoCo v3: projector (ViT; its code has 2 layers for ResNets) | 3 | yes | yes | 2104.02057 section 4 |
     | MoCo v3: predictor | 2 | yes | yes | the same |
 
     Batch norms take their statistics from the global batch. The one after the last layer has no weight and

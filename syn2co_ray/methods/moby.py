@@ -54,7 +54,7 @@ class MoBY(QueueContrast):
             loss_2, stats_2 = self.contrast("view_2", q_2, k_1, self.queue_1, step, draws, labels)
         part_1, part_2 = loss_1.sum() * scale, loss_2.sum() * scale
         self.keep_keys(torch.stack([k_1, k_2], 1), labels, step)
-        stats = {name: (stats_1[name] + stats_2[name]) / 2 for name in stats_1}
+        stats = {name: _of_both(name, stats_1[name], stats_2[name]) for name in stats_1}
         stats["momentum"] = torch.tensor(momentum)
         parts = {"view_1": part_1.detach(), "view_2": part_2.detach()}
         return MethodOutput(part_1 + part_2, parts, stats, pair=(q_1.detach(), k_2))
@@ -64,6 +64,11 @@ class MoBY(QueueContrast):
         keys, labels = self.kept_keys(step)
         self.queue_1.enqueue(keys[:, 0], labels)
         self.queue_2.enqueue(keys[:, 1], labels)
+
+
+def _of_both(name: str, first: Tensor, second: Tensor) -> Tensor:
+    """A figure of both directions."""
+    return torch.maximum(first, second) if name.endswith("logit_max") else (first + second) / 2
 
 
 def build(spec: MobySpec, image_size: int, seed: int) -> MoBY:

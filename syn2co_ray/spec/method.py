@@ -116,7 +116,7 @@ class MocoV3Spec(TargetSpec):
 
 
 class ByolSpec(TargetSpec):
-    """BYOL: no negatives."""
+    """BYOL: no negatives. Published with ResNets; its drop path here, 0.1, is SynBY's."""
 
     framework: Literal["byol"]
 

@@ -188,6 +188,18 @@ def test_only_synco_v2_starts_its_vit_as_the_published_code_does():
     assert torch.equal(published.encoder.cls_token, published.target_encoder.cls_token)
 
 
+def test_synco_v2_starts_a_swin_as_any_run_does():
+    swin = {
+        "backbone": "swin_tiny_patch4_window7_224",
+        "patch_size": 2,
+        "backbone_options": {"embed_dim": 24},
+    }
+    fields = {"queue_size_features": 128, "negatives": {"hardest": 128, "mixup": 2}}
+    plain, published = (build_method(moby(compat=c, **swin, **fields), 32, 0) for c in (None, "synco_v2"))
+    assert torch.equal(plain.encoder.patch_embed.proj.weight, published.encoder.patch_embed.proj.weight)
+    assert torch.equal(plain.encoder.patch_embed.proj.bias, published.encoder.patch_embed.proj.bias)
+
+
 def test_only_synco_v2_has_its_rate_one_step_late():
     late = [learning_rate_steps_late(s) for s in (moby(), moby(compat="synco_v2"), moco(compat="synco_v1"))]
     assert late == [0, 1, 0]

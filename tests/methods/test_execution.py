@@ -33,7 +33,7 @@ BACKBONES: dict[str, dict[str, Any]] = {
     "swin": {
         "backbone": "swin_tiny_patch4_window7_224",
         "patch_size": 2,
-        "backbone_options": {"embed_dim": 16, "depths": 1},
+        "backbone_options": {"embed_dim": 16},
     },
     "resnet": {"backbone": "test_resnet"},
 }
@@ -69,8 +69,6 @@ def make(backbone: str) -> Method:
         "output_features": 12,
         "queue_size_features": 40,
     }
-    if backbone == "swin":
-        fields["backbone_options"] = {"embed_dim": 16}
     spec: Any = TypeAdapter(MethodSpec).validate_python(fields)
     return build_method(spec, 32, 0)
 

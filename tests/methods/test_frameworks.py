@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from syn2co_ray.methods import Method, StepContext, build_method
+from syn2co_ray.methods.drop_path import RowDropPath
 from syn2co_ray.methods.moco import MoCo
 from syn2co_ray.methods.moco_v3 import MoCoV3
 from syn2co_ray.spec.errors import SpecError, Syn2coError
@@ -33,6 +34,7 @@ SPECS: dict[str, dict[str, Any]] = {
     "byol": {"framework": "byol", "hidden_features": 24, "output_features": 12},
     "dino": {"framework": "dino", "hidden_features": 24, "bottleneck_features": 12, "prototypes": 30},
 }
+DROP_PATHS = {"drop_path_online": 0.3, "drop_path_target": 0.2}
 every_framework = pytest.mark.parametrize("name", SPECS)
 
 
@@ -74,6 +76,27 @@ def test_bf16_autocast_keeps_the_loss_in_float32(
         half = method(views, step_at()).loss
     assert half.dtype == torch.float32
     assert half.item() == pytest.approx(make(name).to(device)(views, step_at()).loss.item(), rel=0.03)
+
+
+def test_moco_v3_compares_in_float32_under_autocast(views: list[Tensor], step_at: MakeStep) -> None:
+    """The loss is that of the q_1 and k_2 that it hands out, to float32's rounding."""
+    method = make("moco_v3")
+    with torch.autocast("cpu", torch.bfloat16):
+        output = method(views, step_at())
+    assert output.pair is not None
+    q, k = output.pair
+    expected = 2 * 0.2 * F.cross_entropy(q @ k.T / 0.2, torch.arange(len(q)))
+    torch.testing.assert_close(output.parts["view_1"], expected, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("name", [*SPECS, "moby"])
+def test_each_encoder_has_the_drop_path_of_its_side(name: str) -> None:
+    fields = VIT | SPECS.get(name, {"framework": name, "queue_size_features": 40}) | DROP_PATHS
+    spec: Any = TypeAdapter(MethodSpec).validate_python(fields)
+    method = build_method(spec, 32, 0)
+    for encoder, rate in ((method.encoder, 0.3), (method.target_encoder, 0.2)):
+        rates = [layer.rate for layer in encoder.modules() if isinstance(layer, RowDropPath)]
+        assert max(rates) == pytest.approx(rate)
 
 
 @every_framework

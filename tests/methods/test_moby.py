@@ -66,6 +66,15 @@ def test_softmax_masses_are_telemetry(moby: MoBY, views: list[Tensor], step_at: 
     assert stats["momentum"] == pytest.approx(0.995)
 
 
+def test_the_largest_logit_is_that_of_both_directions(
+    moby: MoBY, views: list[Tensor], step_at: MakeStep
+) -> None:
+    """One queue gets an entry that equals its query, the other has none like it."""
+    with torch.no_grad():
+        moby.queue_2.features[0] = F.normalize(moby.predictor(moby.projector(moby.encoder(views[0]))))[0]
+    assert moby(views, step_at()).stats["queue/logit_max"].item() == pytest.approx(1, abs=1e-5)
+
+
 def test_target_moves_before_the_keys_are_made(moby: MoBY, views: list[Tensor], step_at: MakeStep) -> None:
     moby(views, step_at(0))
     with torch.no_grad():

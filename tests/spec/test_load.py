@@ -216,6 +216,8 @@ def test_what_a_framework_leaves_out_is_its_own_published_value():
         ([*V2, ADAMW, "method.compat_world_size=3"], "method.compat_world_size", "3 for a batch of 64"),
         ([*V2, ADAMW, "method.compat_world_size=16"], "method.negatives.active_epochs",
          "begin at epoch 1 of the published code's clock, where the run ends at 0"),
+        ([*V2, ADAMW, "data.images_per_epoch=32", "method.compat_world_size=1"], "data.images_per_epoch",
+         "32 is less than one step of 64 images"),
         (["method.compat_world_size=2"], "method.compat_world_size", "2 without compat"),
         ([f"method={SYNCO}"], "train.optimizer.name", "adamw, but the published code runs sgd"),
         ([f"method={SYNCO}", SGD, "method.negatives.active_epochs=[2, 8]"], "method.negatives.active_epochs",
