@@ -21,7 +21,7 @@ from .gate import Gate, ReferenceHashes
 from .parts import Parts
 from .shards import PART_SCHEMA, make_shard
 from .slots import Conditions, Slot, content_id, shard_of
-from .weights import digest_of, local_pipeline
+from .weights import digest_of_all, local_pipeline
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class ShardActor:
         from .pipeline import ImageMaker
 
         folder = local_pipeline(self.job.pipeline, self.job.object_store)
-        found = digest_of(folder)
+        found = digest_of_all(self.job.pipeline, self.job.object_store, folder)
         if found != digest:
             got = f"{folder} has digest {found[:12]} on this node, {digest[:12]} on the driver's"
             raise SpecError([Fault("pipeline.source", got, "the same files on every node", "copy them")])

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..spec.errors import DataError
 from ..spec.generate import GenerateSpec
 from ..storage import Store, exists, publish_bytes, read_bytes, read_from
 from .gate import differing_bits
@@ -58,6 +59,9 @@ def plan_again(store: Store, job: GenerateSpec, conditions: Conditions, content:
 
     All shards must be there. What is good of a shard that holds a repeat is kept as a part of the shard that
     is to replace it. The same conditions come back when there is nothing to do.
+
+    Raises:
+        DataError: a slot repeats others with all the seeds it may use up.
     """
     if job.gate.duplicate_bits_max is None:
         return conditions
@@ -71,12 +75,24 @@ def plan_again(store: Store, job: GenerateSpec, conditions: Conditions, content:
     if not repeats:
         return conditions
     attempts = {**conditions.first_attempts, **{slot: rows[slot][1] + 1 for slot in repeats}}
+    _refuse_endless(attempts, repeats, job.gate.tries_max)
     later = replace(conditions, first_attempts=attempts)
     for number in sorted({slot // job.images_per_shard for slot in repeats}):
         _keep(store, job, conditions, later, content, number, set(repeats))
     text = json.dumps({str(slot): attempt for slot, attempt in sorted(attempts.items())})
     publish_bytes(store, FIRST_ATTEMPTS_FILE, text.encode())
     return later
+
+
+def _refuse_endless(attempts: Mapping[int, int], repeats: Sequence[int], tries_max: int) -> None:
+    spent = [slot for slot in repeats if attempts[slot] >= tries_max * tries_max]
+    if spent:
+        raise DataError(
+            f"image {spent[0]}" + (f" and {len(spent) - 1:,} more" if spent[1:] else ""),
+            f"repeats others with each of {attempts[spent[0]]} seeds",
+            f"an image of its own within gate.tries_max x gate.tries_max = {tries_max * tries_max} seeds",
+            "the generator has too little variety: ask for fewer images, or lower gate.duplicate_bits_max",
+        )
 
 
 def _keep(

@@ -51,8 +51,9 @@ class PoolLedger:
             let_in = self._let_in()
             if let_in is None:
                 return None
+            # Kept first: a decision that could not be kept is none, also if it is asked for again.
+            self._keep([*self.decided, let_in])
             self.decided.append(let_in)
-            self._keep(self.decided)
         pool = self._pool(self.decided[number])
         missing = [shard for shard in pool if shard not in self.made]
         self._missing.update(missing)

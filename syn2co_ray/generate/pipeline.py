@@ -16,7 +16,7 @@ from diffusers import AutoPipelineForImage2Image, DiffusionPipeline
 from ..spec.errors import Fault, SpecError
 from ..spec.generate import GenerateSpec
 from .slots import Slot
-from .weights import pipeline_class_name
+from .weights import local_lora, pipeline_class_name
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -146,6 +146,18 @@ def _loaded(job: GenerateSpec, folder: Path) -> Any:
             got = f"diffusers has no {settings.scheduler}"
             raise SpecError([Fault("pipeline.scheduler", got, "such as DDIMScheduler", "check its name")])
         pipeline.scheduler = kind.from_config(pipeline.scheduler.config)
-    if settings.lora is not None:
-        pipeline.load_lora_weights(settings.lora)
+    lora = local_lora(settings, job.object_store)
+    if lora is not None:
+        _add_lora(pipeline, lora)
     return pipeline
+
+
+def _add_lora(pipeline: Any, lora: Path) -> None:
+    try:
+        pipeline.load_lora_weights(
+            str(lora.parent), weight_name=lora.name, use_safetensors=True, local_files_only=True
+        )
+    except (OSError, ValueError, TypeError, AttributeError, LookupError, RuntimeError) as error:
+        got = f"{lora} cannot be loaded into {type(pipeline).__name__}: {str(error).splitlines()[0]}"
+        step = "name weights that were trained on this pipeline"
+        raise SpecError([Fault("pipeline.lora", got, "LoRA weights of this pipeline", step)]) from None

@@ -131,7 +131,8 @@ def content_id(job: GenerateSpec, weights_digest: str, conditions: Conditions) -
     """Hash (12 hex digits) of what decides the images of a job."""
     values = resolved(job)
     decisive = {name: values[name] for name in DECISIVE}
-    decisive["pipeline"] = {**decisive["pipeline"], "source": weights_digest, "compile": None}
+    # The digest says what source and LoRA hold, wherever they lie.
+    decisive["pipeline"] = {**decisive["pipeline"], "source": weights_digest, "lora": None, "compile": None}
     return _hash([decisive, conditions.fingerprint])
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ..data.place import PROBE_MARK
@@ -41,6 +44,36 @@ def local_pipeline(pipeline: PipelineSpec, options: ObjectStoreSpec) -> Path:
     return folder
 
 
+def local_lora(pipeline: PipelineSpec, options: ObjectStoreSpec) -> Path | None:
+    """The file with the LoRA weights, fetched to this machine if need be; None where none are asked for.
+
+    Raises:
+        SpecError: no such folder, or not one .safetensors file in it.
+        StorageError: the prefix cannot be listed or read.
+    """
+    if pipeline.lora is None:
+        return None
+    folder = _fetched(pipeline.lora, options) if "://" in pipeline.lora else Path(pipeline.lora)
+    found = sorted(folder.glob("*.safetensors"))
+    if len(found) != 1:
+        got = (
+            f"{pipeline.lora}: {len(found)} .safetensors files"
+            if folder.is_dir()
+            else f"{folder}: no such folder"
+        )
+        step = "mend the path; weights on a hub are to be copied to a folder or prefix first"
+        raise SpecError([Fault("pipeline.lora", got, "a folder or prefix with one .safetensors file", step)])
+    return found[0]
+
+
+def digest_of_all(pipeline: PipelineSpec, options: ObjectStoreSpec, folder: Path) -> str:
+    """Digest of a pipeline's files, and of its LoRA weights where it has some."""
+    lora = local_lora(pipeline, options)
+    if lora is None:
+        return digest_of(folder)
+    return hashlib.sha256(f"{digest_of(folder)} {_digest_of_file(lora)}".encode()).hexdigest()
+
+
 def _shipped(name: str) -> Path:
     """A pipeline that came with this package."""
     there = Path(__file__).with_name("shipped")
@@ -56,28 +89,49 @@ def digest_of(folder: Path) -> str:
     for path in sorted(path for path in folder.rglob("*") if path.is_file() and ".cache" not in path.parts):
         if path.name.startswith(PROBE_MARK):
             continue
-        part = hashlib.sha256()
-        with open(path, "rb") as file:
-            while block := file.read(DIGEST_BLOCK_BYTES):
-                part.update(block)
-        whole.update(f"{path.relative_to(folder).as_posix()} {part.hexdigest()}\n".encode())
+        whole.update(f"{path.relative_to(folder).as_posix()} {_digest_of_file(path)}\n".encode())
     return whole.hexdigest()
 
 
+def _digest_of_file(path: Path) -> str:
+    part = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(DIGEST_BLOCK_BYTES):
+            part.update(block)
+    return part.hexdigest()
+
+
 def _fetched(uri: str, options: ObjectStoreSpec) -> Path:
-    """A copy of a prefix in this machine's temporary folder; files that are there, by size, are kept."""
+    """A copy of a prefix in this machine's temporary folder, kept for as long as the prefix stays the same.
+
+    The copy is named by what the listing says, times included, so files that were replaced are fetched again;
+    where a store gives no times, all are.
+    """
     store = open_store(uri, options)
-    name = hashlib.sha256(uri.encode()).hexdigest()[:16]
+    files = sorted(list_files(store), key=lambda info: info.path)
+    dated = all(info.modified_ns is not None for info in files)
+    listed = json.dumps([uri, *([info.path, info.size_bytes, info.modified_ns] for info in files)])
+    name = hashlib.sha256(listed.encode()).hexdigest()[:16]
     folder = Path(tempfile.gettempdir()) / "syn2co_ray_pipelines" / name
-    for info in list_files(store):
-        target = folder / info.path
-        if target.is_file() and target.stat().st_size == info.size_bytes:
-            continue
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(target.name + ".partial")
-        partial.write_bytes(read_bytes(store, info.path))
-        partial.replace(target)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _alone(folder.with_suffix(".lock")):
+        for info in files:
+            target = folder / info.path
+            if dated and target.is_file() and target.stat().st_size == info.size_bytes:
+                continue
+            target.parent.mkdir(parents=True, exist_ok=True)
+            partial = target.with_name(target.name + ".partial")
+            partial.write_bytes(read_bytes(store, info.path))
+            partial.replace(target)
     return folder
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """One process of this machine at a time: a node's actors start together, and one fetches for all."""
+    with open(path, "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _from_hub(name: str, revision: str | None) -> Path:

@@ -61,7 +61,7 @@ class Run(Protocol):
 
 
 CLOCK_EVERY_S = 30.0
-"""What a killed driver's budget of time may lack."""
+"""What a killed driver's budget of time, and each trial's hours, may lack."""
 
 Starter = Callable[[Trial], Run]
 Tell = Callable[[str], None]
@@ -146,6 +146,8 @@ class Search:
         if not self.active or now_s - self._saved_at_s >= CLOCK_EVERY_S:
             self._saved_at_s = now_s
             self.records.save_wall_s(self.wall_s)
+            for active in self.active.values():  # their hours, which a budget may count
+                self.records.save(active.record)
         return bool(self.active)
 
     def close(self, why: str) -> None:

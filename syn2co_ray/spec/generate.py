@@ -36,7 +36,7 @@ class PipelineSpec(Section):
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Precision of the weights."""
     lora: str | None = None
-    """LoRA weights to load over them (a folder or prefix with one .safetensors file)."""
+    """LoRA weights to load over them: a folder or prefix with one .safetensors file."""
     vae_slicing: bool = False
     """Decode latents one by one: less memory."""
     compile: bool = False
@@ -115,7 +115,8 @@ class GateSpec(Section):
     embedding: EmbeddingGateSpec | None = None
     """Refuse what is unlike any real image."""
     tries_max: int = Field(default=5, ge=1)
-    """Seeds a slot may use up before the job says that it cannot be filled."""
+    """Seeds a slot may use up within its shard before the job says that it cannot be filled; as many times as
+    many, when its images repeat those of other shards."""
 
 
 class EncodingSpec(Section):

@@ -32,7 +32,9 @@ _TRANSIENT = re.compile(
     r"SLOW_?DOWN|SERVICE_UNAVAILABLE|INTERNAL_FAILURE|REQUEST_TIME(D_)?OUT|REQUEST_LIMIT_EXCEEDED|THROTTLING"
     r"|HTTP status (429|5\d\d)|NETWORK_CONNECTION|curlCode: (18|28|35|52|55|56)\b"
     r"|Connection reset|timed? ?out|\bUNAVAILABLE\b|DEADLINE_EXCEEDED"
-    r"|Azure Error: \[[^]]*\] (408|429|5\d\d)|Fail to get a new connection",
+    r"|Azure Error: \[[^]]*\] (408|429|5\d\d)|Fail to get a new connection"
+    # An upload whose completion was answered into a broken connection is unknown when it is completed again.
+    r"|NO_?SUCH_?UPLOAD",
     re.IGNORECASE,
 )
 _UNREACHABLE = re.compile(

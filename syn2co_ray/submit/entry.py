@@ -13,7 +13,7 @@ from typing import Any
 
 from ..spec.job import PretrainSpec, TrainGeneratorSpec
 from ..spec.probe import ProbeSpec
-from ..storage import open_store, publish_bytes, publish_file
+from ..storage import delete, exists, open_store, publish_bytes, publish_file
 from ..storage.run_layout import SAMPLES_FILE
 from ..train.checkpoint_files import newest_whole
 from ..train.worker_stream import WorkerStream
@@ -130,8 +130,10 @@ def _publish_generator(task: WorkerTask, method: Any) -> None:
     with tempfile.TemporaryDirectory() as folder:
         method.save(Path(folder))
         files = [path for path in Path(folder).rglob("*") if path.is_file()]
+        whole = open_store(job.into, job.object_store)
+        if exists(whole, INDEX_FILE):  # of an earlier generator: half of each is none
+            delete(whole, INDEX_FILE)
         # The index last: a pipeline without it is none.
         for path in sorted(files, key=lambda path: path.name == INDEX_FILE):
             below = path.relative_to(folder).parent.as_posix()
-            store = open_store(job.into, job.object_store)
-            publish_file(store if below == "." else store.child(below), path.name, path)
+            publish_file(whole if below == "." else whole.child(below), path.name, path)

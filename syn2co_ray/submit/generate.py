@@ -30,7 +30,7 @@ from ..generate.duplicates import plan_again
 from ..generate.inputs import device_of, inputs_of_actors
 from ..generate.parts import FOLDER
 from ..generate.slots import Conditions, content_id, number_of_shards
-from ..generate.weights import digest_of, local_pipeline
+from ..generate.weights import digest_of_all, local_pipeline
 from ..run_metrics import GenerationMetrics
 from ..spec.errors import RunInterrupted, error_from_json
 from ..spec.generate import GenerateSpec
@@ -59,7 +59,7 @@ def run_generate(job: GenerateSpec, console: Console, *, debug: bool = False) ->
         import ray.data  # noqa: F401
 
         folder = local_pipeline(job.pipeline, job.object_store)
-        digest = digest_of(folder)
+        digest = digest_of_all(job.pipeline, job.object_store, folder)
         conditions, records = read_conditions(job)
         content = content_id(job, digest, conditions)
         store = open_store(job.into, job.object_store)
@@ -71,7 +71,7 @@ def run_generate(job: GenerateSpec, console: Console, *, debug: bool = False) ->
             f"{len(missing):,} to make"
         )
         about = about_shards(job, folder, digest)
-        if not missing and was_whole:
+        if not missing and was_whole and _is_measured(store, job):
             return _finished(store, job, conditions, content, digest, about, progress)
         with connected(debug=debug) as cluster:
             stop.listen()
@@ -86,12 +86,22 @@ def run_generate(job: GenerateSpec, console: Console, *, debug: bool = False) ->
                 again = plan_again(store, job, conditions, content)
                 if again is conditions:
                     break
-                repeats = len(again.first_attempts) - len(conditions.first_attempts)
+                repeats = len(again.first_attempts.items() - conditions.first_attempts.items())
                 conditions, for_actors = again, replace(for_actors, conditions=again)
                 missing = missing_shards(store, job, conditions, content)
-                progress.log(f"{repeats:,} more images repeat one of another shard; they are made again")
+                progress.log(f"{repeats:,} images repeat one of another shard; they are made again")
             quality = _measured(job, progress)
         return _finished(store, job, conditions, content, digest, about, progress, quality)
+
+
+def _is_measured(store: Store, job: GenerateSpec) -> bool:
+    """Whether the manifest has the figures that `quality` asks for; they may be asked for later."""
+    return job.quality is None or _manifest(store).get("quality_of") == job.quality.model_dump(mode="json")
+
+
+def _manifest(store: Store) -> dict[str, Any]:
+    """Of an earlier command; empty where there is none."""
+    return dict(json.loads(read_bytes(store, MANIFEST_FILE))) if exists(store, MANIFEST_FILE) else {}
 
 
 def _measured(job: GenerateSpec, progress: Progress) -> dict[str, float] | None:
@@ -205,9 +215,11 @@ def _finished(
     claim(store, job, content, digest)
     drop_replaced_shards(store, job, conditions, content)
     counts = manifest(store, job, conditions, content)
-    earlier = json.loads(read_bytes(store, MANIFEST_FILE)) if exists(store, MANIFEST_FILE) else {}
-    if quality or earlier.get("shards") == counts["shards"]:
-        counts["quality"] = quality or earlier.get("quality")
+    earlier = _manifest(store)
+    if quality and job.quality:
+        counts |= {"quality": quality, "quality_of": job.quality.model_dump(mode="json")}
+    elif earlier.get("shards") == counts["shards"]:
+        counts |= {name: earlier[name] for name in ("quality", "quality_of") if name in earlier}
     delete_folder(store.child(FOLDER))
     picture = contact_sheet_png(first_images(store, counts))
     publish_bytes(store.child(REPORT_FOLDER), SHEET_FILE, picture)

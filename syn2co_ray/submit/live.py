@@ -19,7 +19,7 @@ from ..generate.contact_sheet import contact_sheet_png
 from ..generate.data_set import claim, first_images
 from ..generate.ledger import shards_of_run
 from ..generate.slots import Conditions, content_id
-from ..generate.weights import INDEX_FILE, digest_of, local_pipeline, pipeline_class_name
+from ..generate.weights import INDEX_FILE, digest_of_all, local_pipeline, pipeline_class_name
 from ..spec.generate import GenerateSpec, GeneratorSpec
 from ..spec.identity import run_name
 from ..spec.job import TrainingSpec
@@ -72,7 +72,7 @@ def prepare_live(job: TrainingSpec, run: Store, plan: Plan, shared: Store | None
         **settings,
     )
     folder = local_pipeline(whole.pipeline, whole.object_store)
-    digest = digest_of(folder)
+    digest = digest_of_all(whole.pipeline, whole.object_store, folder)
     conditions, records = read_conditions(whole)
     claim(open_store(whole.into, whole.object_store), whole, content_id(whole, digest, conditions), digest)
     pool = shared.child(FOLDER) if shared is not None else None

@@ -14,7 +14,7 @@ from ..generate.gate import Gate
 from ..generate.inputs import device_of
 from ..generate.shards import key_of, make_shard
 from ..generate.slots import Conditions, Shard, content_id, shard_of, slot_of
-from ..generate.weights import digest_of, local_pipeline
+from ..generate.weights import digest_of_all, local_pipeline
 from ..spec.errors import Syn2coError
 from ..spec.generate import GenerateSpec
 from ..storage import exists, open_store, read_from
@@ -30,7 +30,7 @@ def one_image(job: GenerateSpec, key: str) -> tuple[bytes, dict[str, Any]]:
 
     folder = local_pipeline(job.pipeline, job.object_store)
     conditions, records = read_conditions(job)
-    content = content_id(job, digest_of(folder), conditions)
+    content = content_id(job, digest_of_all(job.pipeline, job.object_store, folder), conditions)
     prefix, _, number = key.rpartition("-")
     if prefix != content or not number.isdecimal() or int(number) >= job.images:
         allowed = f"{key_of(content, 0)} to {key_of(content, job.images - 1)}"

@@ -10,9 +10,10 @@ from dataclasses import asdict
 from typing import Any
 
 from ..report.bound import StreamMeasured, bound_of
+from ..spec.errors import TrainingError
 from ..spec.job import TrainGeneratorSpec, TrainingSpec
 from ..spec.probe import ProbeSpec
-from ..storage import publish_bytes
+from ..storage import list_files, open_store, publish_bytes
 from ..storage.run_layout import RESULTS_FILE, VIEWS_FILE
 from ..train.pretrain import pretrain_run
 from ..train.worker_task import WorkerTask
@@ -140,6 +141,18 @@ def _startup(marks: dict[str, float]) -> dict[str, float]:
     return {**stages, "total": ordered[-1][1] - ordered[0][1]}
 
 
+def _check_published(job: TrainGeneratorSpec) -> None:
+    """`into` does not decide which run it is, so a finished run may be asked for another place."""
+    store = open_store(job.into, job.object_store)
+    if not list_files(store, missing_ok=True):
+        raise TrainingError(
+            store.uri,
+            "holds no pipeline, though this run is finished",
+            "the place that it was published to",
+            "copy it from there; or change the job's name to train again",
+        )
+
+
 def present(prepared: PreparedRun, results: dict[str, Any], progress: Progress) -> dict[str, Any]:
     # matplotlib takes seconds to import; nothing needs it before the run has ended.
     from ..report.page import write_report
@@ -159,6 +172,7 @@ def present(prepared: PreparedRun, results: dict[str, Any], progress: Progress) 
     if "live" in results:
         progress.log(live_line(results["live"]))
     if isinstance(prepared.job, TrainGeneratorSpec) and results["status"] == "finished":
+        _check_published(prepared.job)
         progress.log(f"pipeline: {prepared.job.into}")
     progress.log(f"report: {report}")
     return {**results, "report": report}

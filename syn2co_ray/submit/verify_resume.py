@@ -60,6 +60,8 @@ def short(job: TrainingSpec, steps: int, name: str) -> TrainingSpec:
     """The job cut to so many steps, without evaluation, in a place of its own."""
     values = resolved(job)
     values["storage"] = f"{job.storage.rstrip('/')}/{FOLDER}/{name}"
+    if "into" in values:  # what a generator's training publishes
+        values["into"] = f"{values['storage']}/pipeline"
     values["data"] |= {
         "eval": None,
         "eval_bank": None,

@@ -17,6 +17,7 @@ import ray
 import ray.util
 
 from ..run_metrics import TrainingMetrics
+from ..spec.errors import Syn2coError
 from .wish import Wish
 
 SILENCE_GRACE_S = 3.0
@@ -52,6 +53,8 @@ class Board:
         self.processes: dict[int, Process] = {}
         self._waiting: set[int] = set()
         self._reason = self._silence = ""
+        self._fault: Syn2coError | None = None
+        self._wishes_before = 0
         self._failed_at: float | None = None
 
     def post(self, progress: dict[str, Any]) -> None:
@@ -95,8 +98,9 @@ class Board:
             }
         )
         self._reason, self._failed_at = "", None
-        self.processes, self._waiting, self._silence = {}, set(), ""
+        self.processes, self._waiting, self._silence, self._fault = {}, set(), "", None
         self.go_on()
+        self._wishes_before = self.wishes[0]
 
     def joined(self, rank: int, process: Process) -> None:
         """Where a rank of the present start runs."""
@@ -148,6 +152,18 @@ class Board:
         """Number and kind of the newest wish."""
         return self.wishes
 
+    def wishes_before(self) -> int:
+        """Number of the newest wish when the workers were (re)started: it concerned those before them."""
+        return self._wishes_before
+
+    def gave_up(self, error: Syn2coError) -> None:
+        """A rank ends with this error; the first one counts."""
+        self._fault = self._fault or error
+
+    def fault(self) -> Syn2coError | None:
+        """The error that a rank of the present start ended with."""
+        return self._fault
+
     def pause(self, step: int) -> None:
         """The workers have published their state after this step, and wait."""
         if self.wishes[1] is Wish.PAUSE:
@@ -185,14 +201,22 @@ class BoardClient:
         self._showing = threading.Lock()
         self._asked_at = 0.0
         self._pending: Any = None
-        # What was wished for before this worker began concerned the one before it, but for a stop.
-        self._seen = self._now_wished()[0]
-        self._stop = self._now_wished()[1] is Wish.STOP
+        # A wish of the time since, in which torch was imported, is for this worker.
+        self._seen = ray.get(self.board.wishes_before.remote())
+        self._stop = ray.get(self.board.wished.remote())[1] is Wish.STOP
 
     def joined(self, rank: int) -> None:
         """Say where this rank runs."""
         node_id, host = ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address()
         self.board.joined.remote(rank, Process(node_id, host, os.getpid()))
+
+    def gave_up(self, error: Syn2coError) -> None:
+        """Say that this rank ends with an error; the others may ask for it from now on."""
+        ray.get(self.board.gave_up.remote(error))
+
+    def fault(self) -> Syn2coError | None:
+        """The error that another rank ended with."""
+        return ray.get(self.board.fault.remote())
 
     def waited_in_vain(self, rank: int, timeout_s: float) -> str:
         """Say that a collective timed out here, and learn in words which ranks did not come to it."""
@@ -254,7 +278,3 @@ class BoardClient:
             ray.get(self.board.pause.remote(step))
         while not ray.get(self.board.pause_is_over.remote()):
             time.sleep(self.period_s)
-
-    def _now_wished(self) -> tuple[int, Wish]:
-        number, wish = ray.get(self.board.wished.remote())
-        return number, wish

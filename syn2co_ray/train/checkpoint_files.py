@@ -15,6 +15,7 @@ import hashlib
 import json
 import re
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from ..spec.errors import CheckpointError
 from ..storage import Store, delete, list_files, publish_bytes, read_bytes
@@ -23,17 +24,24 @@ MANIFEST = "MANIFEST.json"
 METHOD = "method.safetensors"
 OPTIMIZER = "optimizer.safetensors"
 STATE = "state.json"
+FILES = (METHOD, OPTIMIZER, STATE)
 _NAME = re.compile(r"step-(\d{9})/([^/]+)")
 
 
 def publish_checkpoint(run: Store, step: int, files: dict[str, bytes], keep: int) -> str:
-    """Publish the files of a checkpoint, then drop all but the newest `keep` whole ones; returns its uri."""
+    """Publish the files of a checkpoint, then drop all but the newest `keep`; returns its uri.
+
+    A run that publishes a step has found nothing whole beyond it, so later ones are damaged, and go too; as
+    do rests of earlier ones whose writer was stopped.
+    """
     store = _folder(run, step)
     with ThreadPoolExecutor(len(files)) as pool:
         list(pool.map(lambda item: publish_bytes(store, *item), files.items()))
     manifest = {name: {"bytes": len(data), "sha256": _sha256(data)} for name, data in files.items()}
     publish_bytes(store, MANIFEST, json.dumps(manifest, indent=1).encode())
-    for old in complete_steps(run)[:-keep]:
+    found = _found(run)
+    kept = sorted(old for old, names in found.items() if old <= step and MANIFEST in names)[-keep:]
+    for old in found.keys() - {step, *kept}:
         _drop(run, old)
     return store.uri
 
@@ -82,9 +90,8 @@ def read_checkpoint(run: Store, step: int) -> dict[str, bytes]:
         raise CheckpointError(
             store.uri, "has no manifest (its writer was stopped)", "", "an older one is used"
         )
-    manifest = json.loads(read_bytes(store, MANIFEST))
     files = {}
-    for name, expected in manifest.items():
+    for name, expected in _manifest(store).items():
         if name not in names:
             raise CheckpointError(store.uri, f"{name} is missing", "", "an older one is used")
         files[name] = read_bytes(store, name)
@@ -96,6 +103,18 @@ def read_checkpoint(run: Store, step: int) -> dict[str, bytes]:
                 "an older one is used",
             )
     return files
+
+
+def _manifest(store: Store) -> dict[str, dict[str, Any]]:
+    try:
+        manifest = json.loads(read_bytes(store, MANIFEST))
+        whole = manifest.keys() >= set(FILES)
+        whole = whole and all({"bytes", "sha256"} <= expected.keys() for expected in manifest.values())
+    except (ValueError, AttributeError):
+        whole = False
+    if not whole:
+        raise CheckpointError(store.uri, f"{MANIFEST} is damaged", "", "an older one is used")
+    return dict(manifest)
 
 
 def _folder(run: Store, step: int) -> Store:
@@ -115,7 +134,7 @@ def _drop(run: Store, step: int) -> None:
     store, names = _folder(run, step), _found(run)[step]
     # The manifest goes first: a half-deleted checkpoint must not look whole.
     delete(store, MANIFEST)
-    with ThreadPoolExecutor(len(names)) as pool:
+    with ThreadPoolExecutor(len(FILES)) as pool:
         list(pool.map(lambda name: delete(store, name), names - {MANIFEST}))
 
 

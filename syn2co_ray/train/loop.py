@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,6 +80,14 @@ class LoopOutcome:
     """Seconds of the stages of the stream in this start (see `StreamClock.over_all`)."""
 
 
+Place = tuple[int, str]
+"""Source and key of an image: keys are unique within a source's file or folder only."""
+
+
+def _place_of(entry: Mapping[str, Any]) -> Place:
+    return entry["source"], entry["key"]
+
+
 class TrainLoop:
     """Runs from the newest whole checkpoint to the end, or until asked to stop.
 
@@ -105,7 +113,7 @@ class TrainLoop:
         self.step = 0
         self.skipped_in_a_row = 0
         self.images_seen = 0
-        self.quarantined: dict[str, dict[str, Any]] = {}
+        self.quarantined: dict[Place, dict[str, Any]] = {}
         self.quarantined_images = 0
         self.resumed_from_steps: list[int] = []
         self.inherited_from: list[dict[str, Any]] = []
@@ -149,13 +157,15 @@ class TrainLoop:
         self._make_up_for_an_evaluation()
         while self.step < self.end_step:
             started = time.perf_counter()
-            batch, wish = self._next_batch(records)
+            batch, wish, any_bad = self._next_batch(records)
             waited_s = time.perf_counter() - started
             if wish is not Wish.GO_ON:
                 self._checkpoint()
             if wish is Wish.STOP:
                 status = "interrupted"
                 break
+            # After the checkpoint, whose state is that of the steps that are done.
+            self._count_quarantined(batch, any_bad)
             if wish is Wish.PAUSE:
                 self.uploads.finish()
                 self.context.pause(self.step)
@@ -184,7 +194,7 @@ class TrainLoop:
         self.trainer.restore(checkpoint)
         self.step = checkpoint.step
         self.images_seen = checkpoint.state["images_seen"]
-        self.quarantined = {entry["key"]: entry for entry in checkpoint.state["quarantined"]}
+        self.quarantined = {_place_of(entry): entry for entry in checkpoint.state["quarantined"]}
         self.quarantined_images = checkpoint.state["quarantined_images"]
         # Over what is there: checkpoints of earlier versions lack newer clocks.
         self.clock |= checkpoint.state["clock"]
@@ -194,8 +204,11 @@ class TrainLoop:
         self.epoch_means.restore(checkpoint.state.get("epoch_so_far", {}))
         self.notes.append(f"resumed from step {self.step}")
 
-    def _next_batch(self, records: Iterator[StepRecords]) -> tuple[StepRecords, Wish]:
-        """This rank's next records, and what is wished for; all ranks agree, or all raise."""
+    def _next_batch(self, records: Iterator[StepRecords]) -> tuple[StepRecords, Wish, bool]:
+        """This rank's next records, what is wished for, and whether any rank's images cannot be read.
+
+        All ranks agree, or all raise.
+        """
         batch, failure = None, None
         started = time.perf_counter()
         try:
@@ -217,12 +230,9 @@ class TrainLoop:
             raise next(error for error in self.context.gathered(failure) if error is not None)
         if batch is None:
             raise AssertionError("a rank without a batch must have reported a failure")
-        if Wish(int(wish)) is Wish.STOP:
-            return batch, Wish.STOP
-        self._count_quarantined(batch, bad_global > 0)
-        if self.context.keys_seen:
+        if self.context.keys_seen and Wish(int(wish)) is not Wish.STOP:
             self.context.keys_seen(self.step, batch.keys)
-        return batch, Wish(int(wish))
+        return batch, Wish(int(wish)), bad_global > 0
 
     def _wish(self) -> Wish:
         """Rank 0's; the others have none of their own."""
@@ -241,7 +251,7 @@ class TrainLoop:
             self.totals["quarantined_images"] += 1
             if self.is_first:
                 _log.warning("image %s cannot be read: %s", entry["key"], entry["reason"])
-            self.quarantined.setdefault(entry["key"], {**entry, "step": self.step})
+            self.quarantined.setdefault(_place_of(entry), {**entry, "step": self.step})
         share, limit = self.quarantined_images / self.images_seen, self.job.data.quarantine_share_max
         if share > limit and self.images_seen >= MIN_IMAGES_BEFORE_STOPPING:
             self._write_quarantine(self.quarantined)
@@ -381,7 +391,7 @@ class TrainLoop:
             "images_seen": self.images_seen,
             "quarantined": list(self.quarantined.values()),
             "quarantined_images": self.quarantined_images,
-            "clock": self.clock,
+            "clock": dict(self.clock),  # written while steps go on
             "resumed_from_steps": self.resumed_from_steps,
             "inherited_from": self.inherited_from,
             "epoch_so_far": self.epoch_means.state(),
@@ -408,7 +418,7 @@ class TrainLoop:
         if self.is_first and rows:
             self.run.write_json_lines(steps_file(rows[0]["step"]), rows)
 
-    def _write_quarantine(self, quarantined: dict[str, dict[str, Any]]) -> None:
+    def _write_quarantine(self, quarantined: dict[Place, dict[str, Any]]) -> None:
         if self.is_first and quarantined:
             sources = [source.uri for source in self.job.data.train]
             rows = [{**entry, "source": sources[entry["source"]]} for entry in quarantined.values()]

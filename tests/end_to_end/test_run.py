@@ -14,7 +14,11 @@ from typing import Any
 import psutil
 import pytest
 
+from syn2co_ray.spec.load import load_job
+from syn2co_ray.submit.verify_resume import short
 from tests.train.local_run import TINY, prepared
+
+JOBS = Path(__file__).resolve().parents[2] / "jobs"
 
 RUN_TIMEOUT_S = 400
 
@@ -208,6 +212,13 @@ def test_a_killed_worker_costs_no_more_than_the_steps_since_the_checkpoint(tmp_p
     out, _ = third.communicate(timeout=RUN_TIMEOUT_S)
     assert third.returncode == 0
     assert "this run is finished" in out
+
+
+def test_verify_resume_leaves_a_published_generator_alone():
+    job = load_job(JOBS / "digits_ddpm.yaml")
+    cut = short(job, 50, "killed")
+    assert cut.into != job.into
+    assert cut.into.startswith(cut.storage)
 
 
 @pytest.mark.slow

@@ -195,6 +195,15 @@ def test_what_repeats_another_shard_or_a_real_set_is_made_again(
     assert (image, known["attempt"]) == (late["image"], late["attempt"])
 
 
+@pytest.mark.ray
+def test_a_generator_with_too_little_variety_ends_with_an_error(ray_cluster: Any, make_job: MakeJob) -> None:
+    """Hashes that may differ in half their bits: two images are duplicates whatever their seeds."""
+    gate = {"duplicate_bits_max": 32, "tries_max": 2}
+    job = make_job(images=6, images_per_shard=1, gate=gate)
+    with pytest.raises(DataError, match=r"repeats others with each of [4-9] seeds.*too little variety"):
+        run(job)
+
+
 @pytest.mark.slow
 @pytest.mark.ray
 def test_killed_at_random_and_started_again_until_whole(make_job: MakeJob, tmp_path: Path) -> None:

@@ -103,3 +103,20 @@ def test_shards_go_when_no_pass_needs_them():
     assert ledger.drop_before(3) == []
     assert sorted(ledger.places(3)) == list(range(6, 14))
     assert ledger.drop_before(9) == [], "a pass that is not decided needs who knows what"
+
+
+def test_a_decision_that_could_not_be_kept_is_none() -> None:
+    kept: list[list[int]] = []
+
+    def keep(decided: list[int]) -> None:
+        if not kept:
+            kept.append([])
+            raise OSError("the store is away")
+        kept.append(decided)
+
+    ledger = PoolLedger(spec(), PASSES, made=range(8), keep=keep)
+    with pytest.raises(OSError, match="away"):
+        ledger.places(0)
+    assert ledger.decided == []
+    assert ledger.places(0) is not None
+    assert kept[-1] == ledger.decided

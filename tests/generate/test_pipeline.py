@@ -7,7 +7,9 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from syn2co_ray.generate.pipeline import ImageMaker
 from syn2co_ray.generate.slots import Conditions, Slot, image_seed, slot_of
 from syn2co_ray.generate.weights import digest_of, local_pipeline
 from syn2co_ray.spec.errors import SpecError
-from syn2co_ray.spec.generate import GenerateSpec
+from syn2co_ray.spec.generate import GenerateSpec, PipelineSpec
 from syn2co_ray.spec.source import ObjectStoreSpec
 
 from ..hub_server import serving
@@ -180,3 +182,46 @@ def test_digest_follows_every_byte_and_name(pipelines: dict[str, Path], tmp_path
     config = copy / "unet" / "config.json"
     config.write_text(config.read_text() + " ")
     assert digest_of(copy) != whole
+
+
+def test_a_prefix_is_fetched_once_and_again_when_it_has_changed(
+    pipelines: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where only the weights are others: files of the same names and sizes."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "cache"))
+    there = tmp_path / "there"
+    shutil.copytree(pipelines["unconditional"], there)
+    source = PipelineSpec(source=f"file://{there}")
+    (weights,) = there.glob("unet/*.safetensors")
+    first = local_pipeline(source, ObjectStoreSpec())
+    (kept,) = first.glob("unet/*.safetensors")
+    inode = kept.stat().st_ino
+    assert local_pipeline(source, ObjectStoreSpec()) == first
+    assert kept.stat().st_ino == inode
+    weights.write_bytes(weights.read_bytes()[:-4] + b"\0\1\0\1")
+    later = local_pipeline(source, ObjectStoreSpec())
+    assert digest_of(later) == digest_of(there) != digest_of(first)
+
+
+def test_processes_that_fetch_a_prefix_together_all_get_it_whole(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there/model_index.json").write_text("{}")
+    (tmp_path / "there/weights.safetensors").write_bytes(bytes(range(256)) * 80_000)
+    code = (
+        "import sys; from syn2co_ray.generate.weights import digest_of, local_pipeline\n"
+        "from syn2co_ray.spec.generate import PipelineSpec\n"
+        "from syn2co_ray.spec.source import ObjectStoreSpec\n"
+        "print('ready', flush=True); sys.stdin.readline()\n"
+        "print(digest_of(local_pipeline(PipelineSpec(source=sys.argv[1]), ObjectStoreSpec())))"
+    )
+    command = [sys.executable, "-c", code, f"file://{tmp_path / 'there'}"]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen(command, env=environment, **pipes) for _ in range(4)]
+    for process in processes:
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    digests = [process.communicate(timeout=120)[0].strip() for process in processes]
+    assert digests == [digest_of(tmp_path / "there")] * 4

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import timm
 import torch
+from rich.console import Console
 from safetensors.torch import save_file
 
 from syn2co_ray.data.index import build_index
@@ -19,6 +23,9 @@ from syn2co_ray.spec.data import DigitsStep
 from syn2co_ray.spec.errors import SpecError, StorageError
 from syn2co_ray.spec.generate import EmbeddingGateSpec, EncoderSpec, QualitySpec
 from syn2co_ray.spec.source import ObjectStoreSpec, SourceSpec
+from syn2co_ray.submit.generate import run_generate
+
+from .conftest import MakeJob
 
 STORE = ObjectStoreSpec()
 VIT = {"img_size": 16, "patch_size": 4, "embed_dim": 32, "depth": 1, "num_heads": 2}
@@ -77,6 +84,24 @@ def test_a_data_set_is_measured_against_real_images(encoder: dict[str, object], 
     assert figures["recall"] > 0.5
     again = measure_quality(spec, f"{digits}/train", STORE, "cpu")
     assert again == figures
+
+
+@pytest.mark.ray
+def test_figures_that_are_asked_for_later_are_measured_then_and_once(
+    ray_cluster: Any, make_job: MakeJob, encoder: dict[str, object], digits: Path
+) -> None:
+    def run(**changes: Any) -> str:
+        text = io.StringIO()
+        job = make_job(images=12, images_per_shard=12, **changes)
+        run_generate(job, Console(file=text, width=200))
+        assert json.loads((Path(job.into) / "manifest.json").read_text()).get("quality") or not changes
+        return text.getvalue()
+
+    assert "quality: " not in run()
+    quality = {"encoder": encoder, "real": {"uri": f"{digits}/eval"}, "images_max": 12}
+    assert "quality: " in run(quality=quality)
+    assert "quality: " not in run(quality=quality)
+    assert "quality: " in run(quality=quality | {"images_max": 10})
 
 
 def test_real_images_are_near_real_ones_and_noise_is_not(encoder: dict[str, object], digits: Path) -> None:

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from syn2co_ray.generate.pipeline import ImageMaker
-from syn2co_ray.generate.slots import Slot
+from syn2co_ray.generate.slots import Conditions, Slot, content_id
+from syn2co_ray.generate.weights import digest_of_all
 from syn2co_ray.methods import build_method
 from syn2co_ray.methods.lora import Lora
 from syn2co_ray.methods.normalise import normalise
@@ -99,6 +101,37 @@ def test_what_is_saved_changes_what_the_pipeline_makes(
     samples = method.samples(3, seed=0)
     assert samples.shape == (3, 32, 32, 3)
     assert np.array_equal(samples, method.samples(3, seed=0))
+
+
+def test_a_data_set_is_that_of_its_lora_weights_wherever_they_lie(pipeline: Path, tmp_path: Path) -> None:
+    method = make(pipeline)
+    for place in ("here", "there"):
+        method.save(tmp_path / place)
+    for parameter in method.state_dict().values():
+        parameter.add_(1)
+    method.save(tmp_path / "other")
+
+    def content(lora: str) -> str:
+        fields = {"kind": "generate", "name": "x", "seed": 0, "into": "x", "images": 1}
+        settings = {"source": str(pipeline), "lora": lora}
+        job = GenerateSpec.model_validate(fields | {"prompts": {"classes": ["cat"]}, "pipeline": settings})
+        return content_id(job, digest_of_all(job.pipeline, job.object_store, pipeline), Conditions())
+
+    here = content(str(tmp_path / "here"))
+    assert content(str(tmp_path / "there")) == content(f"file://{tmp_path}/there") == here
+    assert content(str(tmp_path / "other")) != here
+    for lora, got in ((str(tmp_path), "0 .safetensors files"), ("owner/name", "owner/name: no such folder")):
+        with pytest.raises(SpecError, match=got):
+            content(lora)
+
+
+def test_weights_that_do_not_fit_the_pipeline_are_one_clear_error(pipeline: Path, tmp_path: Path) -> None:
+    save_file({"unet.nothing.lora_A.weight": torch.zeros(2, 2)}, tmp_path / "weights.safetensors")
+    fields = {"kind": "generate", "name": "x", "seed": 0, "into": "x", "images": 1}
+    settings = {"source": str(pipeline), "lora": str(tmp_path)}
+    job = GenerateSpec.model_validate(fields | {"prompts": {"classes": ["cat"]}, "pipeline": settings})
+    with pytest.raises(SpecError, match="pipeline.lora: .* cannot be loaded into StableDiffusionPipeline"):
+        ImageMaker(job, pipeline, "cpu")
 
 
 def test_what_cannot_be_adapted_says_why(pipeline: Path, tmp_path: Path) -> None:

@@ -88,6 +88,16 @@ def test_a_killed_driver_costs_nothing_that_ended_and_running_trials_go_on(tmp_p
     assert again.wall_s > 14 * 60  # both commands
 
 
+def test_a_killed_driver_forgets_no_hours_of_trials_that_were_not_measured_yet(tmp_path):
+    cluster = Cluster(gpus_each=8.0)
+    search, _ = search_on(tmp_path, cluster)
+    for second in range(0, 50, 10):  # and then no more; the first evaluation comes later
+        search.step(float(second))
+    assert not any(record.evaluations for record in search.known.values())
+    again, _ = search_on(tmp_path, cluster)
+    assert search.gpu_hours >= again.gpu_hours > search.gpu_hours / 2 > 0
+
+
 @pytest.mark.parametrize("minutes_until_killed", [2, 3, 4])
 def test_a_resumed_search_stops_the_trials_that_an_undisturbed_one_stops(tmp_path, minutes_until_killed):
     options = ("scheduler=asha",)

@@ -26,13 +26,25 @@ class _Board:
     def __init__(self) -> None:
         self.posted: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self.post = _Method(self.posted.put)
-        self.wished = _Method(lambda: (0, Wish.GO_ON))
+        self.newest: tuple[int, Wish] = (0, Wish.GO_ON)
+        self.wished = _Method(lambda: self.newest)
+        self.wishes_before = _Method(lambda: 0)
 
 
 @pytest.fixture
 def client(monkeypatch: pytest.MonkeyPatch) -> BoardClient:
     monkeypatch.setattr("syn2co_ray.train.board.ray.get", lambda answer: answer)
     return BoardClient(_Board(), period_s=0.1)
+
+
+def test_a_wish_made_while_the_worker_starts_is_heard_and_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node's notice that it will go may come while torch is being imported."""
+    monkeypatch.setattr("syn2co_ray.train.board.ray.get", lambda answer: answer)
+    monkeypatch.setattr("syn2co_ray.train.board.ray.wait", lambda pending, timeout: (pending, []))
+    board = _Board()
+    board.newest = (1, Wish.PAUSE)
+    client = BoardClient(board, period_s=0.0)
+    assert [client.wish() for _ in range(6)].count(Wish.PAUSE) == 1
 
 
 def row(step: int) -> dict[str, int]:
