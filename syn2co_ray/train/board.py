@@ -17,7 +17,6 @@ import ray
 import ray.util
 
 from ..run_metrics import TrainingMetrics
-from ..spec.errors import Syn2coError
 from .wish import Wish
 
 SILENCE_GRACE_S = 3.0
@@ -53,7 +52,6 @@ class Board:
         self.processes: dict[int, Process] = {}
         self._waiting: set[int] = set()
         self._reason = self._silence = ""
-        self._fault: Syn2coError | None = None
         self._wishes_before = 0
         self._failed_at: float | None = None
 
@@ -98,7 +96,7 @@ class Board:
             }
         )
         self._reason, self._failed_at = "", None
-        self.processes, self._waiting, self._silence, self._fault = {}, set(), "", None
+        self.processes, self._waiting, self._silence = {}, set(), ""
         self.go_on()
         self._wishes_before = self.wishes[0]
 
@@ -156,14 +154,6 @@ class Board:
         """Number of the newest wish when the workers were (re)started: it concerned those before them."""
         return self._wishes_before
 
-    def gave_up(self, error: Syn2coError) -> None:
-        """A rank ends with this error; the first one counts."""
-        self._fault = self._fault or error
-
-    def fault(self) -> Syn2coError | None:
-        """The error that a rank of the present start ended with."""
-        return self._fault
-
     def pause(self, step: int) -> None:
         """The workers have published their state after this step, and wait."""
         if self.wishes[1] is Wish.PAUSE:
@@ -209,14 +199,6 @@ class BoardClient:
         """Say where this rank runs."""
         node_id, host = ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address()
         self.board.joined.remote(rank, Process(node_id, host, os.getpid()))
-
-    def gave_up(self, error: Syn2coError) -> None:
-        """Say that this rank ends with an error; the others may ask for it from now on."""
-        ray.get(self.board.gave_up.remote(error))
-
-    def fault(self) -> Syn2coError | None:
-        """The error that another rank ended with."""
-        return ray.get(self.board.fault.remote())
 
     def waited_in_vain(self, rank: int, timeout_s: float) -> str:
         """Say that a collective timed out here, and learn in words which ranks did not come to it."""

@@ -6,6 +6,7 @@ after it (loss), through a CPU group, so that all of them always leave the loop 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import time
@@ -131,6 +132,8 @@ class TrainLoop:
         self._stream_clock, self._fetched_s = StreamClock(), 0.0
         self._started = False
         self.uploads = Uploads()
+        self._own_fault: Syn2coError | None = None
+        """What this rank alone has met; told at the next agreement, so that none waits in vain for it."""
         self.keys_digest = 0.0
         self._newest_checkpoint: int | None = None
         self._checkpointed_at = time.monotonic()
@@ -148,7 +151,8 @@ class TrainLoop:
         try:
             status = self._train()
         finally:
-            self.uploads.finish()
+            self._finish_uploads()
+        self._raise_together(self._own_fault)
         return self._outcome(status)
 
     def _train(self) -> str:
@@ -167,7 +171,8 @@ class TrainLoop:
             # After the checkpoint, whose state is that of the steps that are done.
             self._count_quarantined(batch, any_bad)
             if wish is Wish.PAUSE:
-                self.uploads.finish()
+                self._finish_uploads()
+                self._raise_together(self._own_fault)
                 self.context.pause(self.step)
             outcome = self.trainer.train_step(batch)
             self.step += 1
@@ -222,6 +227,7 @@ class TrainLoop:
                 )
         except Syn2coError as error:
             failure = error
+        failure = failure or self._own_fault
         bad, keys = (len(batch.quarantined), keys_digest(batch.keys)) if batch else (0, 0)
         failures, wish, bad_global, self.keys_digest = self.context.summed(
             failure is not None, self._wish(), bad, keys
@@ -363,7 +369,8 @@ class TrainLoop:
         figures = self.evaluate(self.trainer.method, self.context)
         if figures is not None:
             row = {"step": self.step, "epoch": epochs_done, **figures}
-            self.run.write_json(eval_file(self.step), row)
+            with self._telling_all():
+                self.run.write_json(eval_file(self.step), row)
             _log.info("k-NN top-1 in percent, by k: %s", figures.get("knn"))
             self.context.show({"evaluation": row})
 
@@ -372,7 +379,9 @@ class TrainLoop:
         epochs_done, rest = divmod(self.step, self.steps_per_epoch)
         if rest or not epochs_done or not self._is_evaluated_after(epochs_done):
             return
-        there = self.is_first and exists(self.run.store, eval_file(self.step))
+        there = False
+        with self._telling_all():
+            there = self.is_first and exists(self.run.store, eval_file(self.step))
         if not self.context.summed(there)[0]:
             self._evaluate(epochs_done)
 
@@ -381,7 +390,9 @@ class TrainLoop:
         if not self.is_first or self.step == self._newest_checkpoint:
             return
         started = time.perf_counter()
-        self.uploads.finish()
+        self._finish_uploads()
+        if self._own_fault is not None:
+            return
         state = {
             "step": self.step,
             "epoch": self.step // self.steps_per_epoch,
@@ -413,6 +424,23 @@ class TrainLoop:
         stood_still_s = time.perf_counter() - started
         self.clock["checkpoint_s"] += stood_still_s
         self.totals["checkpoint_seconds"] += stood_still_s
+
+    def _finish_uploads(self) -> None:
+        with self._telling_all():
+            self.uploads.finish()
+
+    @contextlib.contextmanager
+    def _telling_all(self) -> Iterator[None]:
+        """For what one rank does alone: a fault is kept for the next agreement of all ranks."""
+        try:
+            yield
+        except Syn2coError as error:
+            self._own_fault = self._own_fault or error
+
+    def _raise_together(self, failure: Syn2coError | None) -> None:
+        """Raise, on every rank, what any rank has met."""
+        if self.context.summed(failure is not None)[0]:
+            raise next(error for error in self.context.gathered(failure) if error is not None)
 
     def _write_metrics(self, rows: list[dict[str, Any]]) -> None:
         if self.is_first and rows:

@@ -43,12 +43,6 @@ def joined(rank: int, world_size: int, device: torch.device, timeout_s: float) -
     dist.destroy_process_group()
 
 
-def leave() -> None:
-    """Cut the connections of this rank after an error: gloo's collectives of the others fail at once."""
-    if dist.is_initialized():
-        dist.destroy_process_group()
-
-
 def is_timeout(error: RuntimeError) -> bool:
     """Whether a collective gave up waiting for another rank (gloo's and NCCL's words)."""
     return re.search(r"Timed out waiting|ran for .* before timing out", str(error)) is not None

@@ -18,7 +18,7 @@ from ..storage import RunLog, Store, run_log
 from .board import BoardClient
 from .context import TrainContext
 from .loop import Begin, Evaluate, LoopOutcome, TrainLoop
-from .process_group import is_timeout, joined, leave
+from .process_group import is_timeout, joined
 from .worker_stream import WorkerStream
 from .worker_task import WorkerTask
 
@@ -108,14 +108,8 @@ def _joined_work(
             return work(context, log)
     except Syn2coError as error:
         _log.error("%s", error)
-        # Said before the connections are cut: ranks that wait for this one ask why.
-        board.gave_up(error)
-        leave()
         return {"error": error}
     except RuntimeError as error:
-        fault = board.fault()
-        if fault is not None:
-            return {"error": fault}
         if not is_timeout(error):
             raise
         silent = board.waited_in_vain(rank, timeout_s)
