@@ -1,4 +1,4 @@
-"""Runs that train an epoch at every look, and a search of them."""
+"""Runs that train an epoch in so many looks, and a search of them."""
 
 from __future__ import annotations
 
@@ -38,13 +38,15 @@ def by_temperature(trial: Trial, epoch: int) -> float:
 
 @dataclass
 class FakeRun:
-    """Trains one epoch at every look; stops one look after it was asked to."""
+    """Trains one epoch in so many looks; stops one look after it was asked to."""
 
     trial: Trial
     curve: Curve
     epoch: int = 0
     gpus_held: float = 0.0
     fails_after: int | None = None
+    looks_per_epoch: int = 1
+    looks: int = 0
     asked: bool = False
     metrics: Callable[[Trial], dict[str, float | None]] = lambda trial: {}
     measured: dict[int, float] = field(default_factory=dict)
@@ -63,6 +65,9 @@ class FakeRun:
             return Ended("interrupted", dict(self.measured))
         if self.epoch == self.fails_after:
             return Ended("failed", dict(self.measured), error="no memory")
+        self.looks += 1
+        if self.looks % self.looks_per_epoch:
+            return None
         self.epoch += 1
         self.measured[self.epoch] = self.curve(self.trial, self.epoch)
         if self.epoch < EPOCHS:
@@ -75,8 +80,10 @@ class FakeRun:
 class Cluster:
     """Starts fake runs that continue where the same trial was stopped, and remembers them."""
 
-    def __init__(self, curve: Curve = by_temperature, gpus_each: float = 0.0) -> None:
-        self.curve, self.gpus_each = curve, gpus_each
+    def __init__(
+        self, curve: Curve = by_temperature, gpus_each: float = 0.0, looks_per_epoch: int = 1
+    ) -> None:
+        self.curve, self.gpus_each, self.looks_per_epoch = curve, gpus_each, looks_per_epoch
         self.started: list[int] = []
         self.fails: dict[int, list[int | None]] = {}
         self.epochs: dict[int, FakeRun] = {}
@@ -87,7 +94,9 @@ class Cluster:
         before = self.epochs.get(trial.number)
         fails = self.fails.get(trial.number) or [None]
         epoch = before.epoch if before else 0
-        run = FakeRun(trial, self.curve, epoch, self.gpus_each, fails.pop(0), metrics=self.metrics)
+        run = FakeRun(
+            trial, self.curve, epoch, self.gpus_each, fails.pop(0), self.looks_per_epoch, metrics=self.metrics
+        )
         self.epochs[trial.number] = run
         return run
 

@@ -89,7 +89,7 @@ def test_a_killed_driver_costs_nothing_that_ended_and_running_trials_go_on(tmp_p
 
 
 def test_a_killed_driver_forgets_no_hours_of_trials_that_were_not_measured_yet(tmp_path):
-    cluster = Cluster(gpus_each=8.0)
+    cluster = Cluster(gpus_each=8.0, looks_per_epoch=10)
     search, _ = search_on(tmp_path, cluster)
     for second in range(0, 50, 10):  # and then no more; the first evaluation comes later
         search.step(float(second))
