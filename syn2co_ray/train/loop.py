@@ -225,6 +225,7 @@ class TrainLoop:
                 raise DataError(
                     "data stream", f"gave step {batch.step} at step {self.step}", "", "resume the run"
                 )
+            self.trainer.labels(batch)  # Here, where one rank's bad label is every rank's error.
         except Syn2coError as error:
             failure = error
         failure = failure or self._own_fault

@@ -140,12 +140,19 @@ class StepTrainer:
         views = [view for group in records.views for view in _device_views(group, self.context.device)]
         if self.job.train.channels_last:
             views = [view.contiguous(memory_format=torch.channels_last) for view in views]
-        needs_classes = isinstance(self.job.method, ClassifierSpec | LoraSpec) and self.job.method.classes
-        if needs_classes:
-            numbers = class_numbers(records.labels, records.keys, self.job.method.classes)
-        else:
-            numbers = label_numbers(records.labels)
-        return views, torch.from_numpy(numbers).to(self.context.device, non_blocking=True)
+        labels = torch.from_numpy(self.labels(records))
+        return views, labels.to(self.context.device, non_blocking=True)
+
+    def labels(self, records: StepRecords) -> np.ndarray:
+        """(n,) int64 numbers of the records' labels, as the method wants them.
+
+        Raises:
+            DataError: a label that is not one of the method's classes.
+        """
+        spec = self.job.method
+        if isinstance(spec, ClassifierSpec | LoraSpec) and spec.classes:
+            return class_numbers(records.labels, records.keys, spec.classes)
+        return label_numbers(records.labels)
 
     def _held_out(self, records: StepRecords) -> torch.Tensor | None:
         if not isinstance(self.job.method, LinearGridMethodSpec):

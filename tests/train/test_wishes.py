@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,7 +14,6 @@ from syn2co_ray.train.loop import TrainLoop
 from syn2co_ray.train.uploads import Uploads
 from syn2co_ray.train.wish import Wish
 
-from .gloo_ranks import run_ranks
 from .local_run import local_loop, prepared
 
 EVERY_EPOCH = [5, 10, 15, 20]
@@ -90,41 +87,6 @@ def test_a_checkpoint_that_cannot_be_published_ends_the_run(tmp_path, monkeypatc
     with pytest.raises(StorageError, match="no space"):
         loop.run_to_end()
     assert loop.step <= 10
-
-
-def fault_of_a_rank(
-    rank: int, world_size: int, group: Any, folder: Path, broken_at: int, wishes: dict[int, Wish]
-) -> str:
-    """What a rank ends with when rank 0 alone can write no checkpoints from a step on."""
-    run = prepared(folder / f"rank-{rank}")
-    loop = local_loop(run, rank=rank, world_size=world_size, control_group=group)
-
-    def break_store(step: int, keys: list[str]) -> None:
-        if rank == 0 and step == broken_at:
-            checkpoints = Path(run.run.store.uri) / "checkpoints"
-            if checkpoints.exists():
-                checkpoints.rename(folder / "away")
-            checkpoints.write_text("no folder")
-
-    loop.context.keys_seen = break_store
-    if rank == 0:
-        wishing(loop, wishes)
-    with pytest.raises(StorageError) as caught:
-        loop.run_to_end()
-    return str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("broken_at", "wishes"),
-    [(2, {}), (2, {3: Wish.PAUSE}), (19, {})],
-    ids=["within", "before a pause", "at the end"],
-)
-def test_all_ranks_end_with_a_fault_that_one_of_them_alone_meets(tmp_path, broken_at, wishes):
-    """Not by waiting for it until a collective times out, and not with the words of that."""
-    first, second = run_ranks(fault_of_a_rank, 2, tmp_path, tmp_path, broken_at, wishes)
-    assert first == second
-    assert "rank-0" in first
-    assert "it is a file, not a folder" in first
 
 
 def test_uploads_come_one_after_the_other():
