@@ -15,7 +15,7 @@ from ..report.page import write_report
 from ..report.run_files import RunFiles, load_run_files
 from ..report.table import TRAINED
 from ..search.loop import Ended
-from ..spec.errors import Syn2coError
+from ..spec.errors import RunInterrupted, Syn2coError
 from ..spec.job import PretrainSpec
 from ..spec.search import SearchSpec
 from ..storage import Store
@@ -76,6 +76,8 @@ class TrialRun:
     def _run(self) -> None:
         try:
             ended = self._trained()
+        except RunInterrupted:
+            ended = Ended("interrupted")
         except Syn2coError as error:
             ended = Ended("failed", error=str(error))
         except BaseException as error:

@@ -47,6 +47,7 @@ class Board:
         self.marks: dict[str, float] = {}
         self.starts: list[dict[str, Any]] = []
         self.newest_checkpoint = 0
+        self.waits_for_room = False
         self.wishes: tuple[int, Wish] = (0, Wish.GO_ON)
         self.paused_step: int | None = None
         self.processes: dict[int, Process] = {}
@@ -80,8 +81,14 @@ class Board:
         """When a stage of the start-up ended, the first time it did."""
         self.marks.setdefault(name, at_unix_s)
 
+    def wait_for_room(self, workers: int) -> None:
+        """There are no workers: the cluster has no room for so many."""
+        self.waits_for_room = True
+        self.warnings.append(f"waiting for room for {workers} workers on the cluster")
+
     def begin(self, first_step: int) -> None:
         """A (re)start of the workers continues from this step."""
+        self.waits_for_room = False
         if self.starts:
             self.metrics.restarted()
         self.starts.append(
@@ -178,6 +185,7 @@ class Board:
             "warnings": self.warnings,
             "marks": self.marks,
             "starts": self.starts,
+            "waits_for_room": self.waits_for_room,
         }
 
 

@@ -56,8 +56,7 @@ class WorkersThatFit(ElasticScalingPolicy):
         count = self.room.fitting(self._nodes(self._leaving()))
         if count is None:
             if not self._said_waiting:
-                words = f"waiting for room for {self.room.counts[0]} workers on the cluster"
-                self.board.post.remote({"warning": words})
+                self.board.wait_for_room.remote(self.room.counts[0])
             self._said_waiting = True
             self._ask_for_the_rest()
             return NoopDecision()

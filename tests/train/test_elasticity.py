@@ -129,7 +129,7 @@ def test_workers_without_room_ask_for_what_feeds_them_until_they_have_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     board, told = Board(), []
-    board.post = SimpleNamespace(remote=told.append)  # type: ignore[attr-defined]
+    board.wait_for_room = SimpleNamespace(remote=told.append)  # type: ignore[attr-defined]
     asked: dict[str, list[dict[str, float]]] = {}
     coordinator = SimpleNamespace(
         request_resources=SimpleNamespace(
@@ -146,7 +146,7 @@ def test_workers_without_room_ask_for_what_feeds_them_until_they_have_it(
     for _ in range(2):
         assert isinstance(policy.make_decision_for_non_running_worker_group(), NoopDecision)
     assert list(asked.values()) == [[{"CPU": 0.5, "GPU": 0.25}, {"CPU": 0.5}]]
-    assert told == [{"warning": "waiting for room for 2 workers on the cluster"}]
+    assert told == [2], "told once, and how many"
     monkeypatch.setattr(elasticity.WorkersThatFit, "_nodes", lambda self, leaving: [{"CPU": 3.0, "GPU": 2.0}])
     assert policy.make_decision_for_non_running_worker_group().num_workers == 2
     assert asked == {}
