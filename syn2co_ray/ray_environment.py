@@ -1,4 +1,4 @@
-"""Settings that Ray reads once, when it is first imported; called by the package before anything else."""
+"""Settings that Ray reads once, when it is first imported; made by the package before anything else."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ DEFAULTS = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
 }
 
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 _OWN_TOKEN = secrets.token_hex(32)
 
@@ -36,6 +37,14 @@ def set_defaults() -> None:
         # A cluster started here is behind a token that only this process and its children know. (Left
         # to itself, Ray would write one into the home folder, which changes how later clusters start.)
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _OWN_TOKEN}
+
+
+def keep_from_proxies() -> None:
+    """Reach this machine's own addresses directly: a proxy for others should not see a dashboard's token."""
+    spared = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    if spared.strip() == "*":  # all of them; a name more would make it a host's name
+        return
+    os.environ["no_proxy"] = ",".join(dict.fromkeys([*filter(None, spared.split(",")), *LOOPBACK]))
 
 
 def token_given() -> str | None:
