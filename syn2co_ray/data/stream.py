@@ -132,14 +132,17 @@ def blocks_of_window(stream: Stream, number: int, world_size: int, first_step: i
         steps = np.arange(begin, min(begin + steps_per_block, window.steps))
         for rank in range(world_size):
             rows = (steps[:, None] * per_step + rank * per_rank + np.arange(per_rank)).ravel()
-            chosen = {name: column.take(pa.array(rows)) for name, column in columns.items()}
+            chosen = {
+                name: column.take(pa.array(rows)).cast(BLOCK_SCHEMA.field(name).type.value_type)
+                for name, column in columns.items()
+            }
             yield pa.table(
                 {
                     "epoch": [window.epoch],
                     "first_step": [window.first_step + begin],
                     "steps": [len(steps)],
                     "rank": [rank],
-                    **{name: pa.array([values.to_pylist()]) for name, values in chosen.items()},
+                    **{name: pa.ListArray.from_arrays([0, len(rows)], part) for name, part in chosen.items()},
                     "read_s": [read_s * len(steps) / (window.steps - skipped) / world_size],
                     "error": [None],
                 },
