@@ -34,7 +34,7 @@ from ..spec.source import ObjectStoreSpec
 from .index import SourceIndex, read_fragments
 from .live import LiveReader
 from .plan import Plan, WindowPlan
-from .scheduling import IdlePause
+from .scheduling import DoneBlocksForgotten, IdlePause
 
 BLOCK_BYTES = 8 * 1024 * 1024
 """Views in one block, about. Every block costs Ray tens of milliseconds of CPU whatever its size, so
@@ -182,7 +182,7 @@ def configure_context(context: ray.data.DataContext) -> None:
     context.target_min_block_size = 1
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    context.custom_execution_callback_classes = [IdlePause]
+    context.custom_execution_callback_classes = [DoneBlocksForgotten, IdlePause]
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
-"""Ray Data's scheduler while a slow consumer keeps it waiting."""
+"""Ray Data's scheduler while a slow consumer keeps it waiting, and what it keeps of what is done."""
 
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ import ray.data
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.data._internal.execution.interfaces import ExecutionResources
 
-from syn2co_ray.data.scheduling import PAUSE_MAX_S, IdlePause
+from syn2co_ray.data.scheduling import PAUSE_MAX_S, DoneBlocksForgotten, IdlePause
 from syn2co_ray.data.stream import configure_context
 
 ROWS = 64
@@ -24,6 +24,19 @@ class CountedSteps(ExecutionCallback):
 
     def on_execution_step(self, executor: Any) -> None:
         CountedSteps.steps += 1
+
+
+class Kept(ExecutionCallback):
+    """Most notes that a stage holds on blocks that are done, in its summary and in its queue."""
+
+    most: ClassVar[dict[str, int]] = {}
+
+    def on_execution_step(self, executor: Any) -> None:
+        for op in executor._topology:
+            queue = getattr(op, "_output_queue", None)
+            done = [key for key in getattr(queue, "_inner", ()) if key < queue._current_key]
+            for name, notes in (("summary", getattr(op, "_output_blocks_stats", [])), ("queue", done)):
+                Kept.most[name] = max(Kept.most.get(name, 0), len(notes))
 
 
 def megabyte(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -42,7 +55,7 @@ def test_scheduler_rests_while_finished_blocks_wait_for_a_slow_consumer(ray_clus
         megabyte, batch_size=1, batch_format="numpy", num_cpus=0.25
     )
     configure_context(rows.context)
-    assert rows.context.custom_execution_callback_classes == [IdlePause]
+    assert rows.context.custom_execution_callback_classes == [DoneBlocksForgotten, IdlePause]
     rows.context.custom_execution_callback_classes.append(CountedSteps)
     rows.context.execution_options.resource_limits = ExecutionResources(object_store_memory=8 << 20)
     batches = iter(rows.iter_batches(batch_size=1, batch_format="numpy", prefetch_batches=0))
@@ -53,3 +66,19 @@ def test_scheduler_rests_while_finished_blocks_wait_for_a_slow_consumer(ray_clus
         assert time.monotonic() < give_up, "the scheduler spins"
     found += [int(batch["row"][0]) for batch in batches]
     assert found == list(range(ROWS))
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("forgets", [True, False])
+def test_scheduler_keeps_nothing_of_blocks_that_are_passed_on(ray_cluster, forgets):
+    rows = ray.data.from_items(list(range(4 * ROWS)), override_num_blocks=4 * ROWS).map_batches(
+        lambda batch: batch, batch_size=1, batch_format="numpy", num_cpus=0.25
+    )
+    configure_context(rows.context)
+    if not forgets:  # what Ray does itself: that this test sees what there is to see
+        rows.context.custom_execution_callback_classes = []
+    rows.context.custom_execution_callback_classes.append(Kept)
+    Kept.most.clear()
+    found = [int(batch["item"][0]) for batch in rows.iter_batches(batch_size=1, batch_format="numpy")]
+    assert found == list(range(4 * ROWS))
+    assert all((most == 0) is forgets for most in Kept.most.values()), Kept.most
