@@ -6,28 +6,28 @@ after it (loss), through a CPU group, so that all of them always leave the loop 
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from ..data.quarantine import MIN_IMAGES_BEFORE_STOPPING
 from ..data.stream import BlockWork, StepRecords, keys_digest
 from ..methods import Method
 from ..methods.embedding_stats import SPREAD_MIN
-from ..spec.errors import DataError, Syn2coError, TrainingError
+from ..spec.errors import DataError, TrainingError
 from ..spec.identity import resolved, spec_hash
 from ..spec.job import PretrainSpec, TrainingSpec
 from ..storage import exists
-from ..storage.run_layout import QUARANTINE_FILE, eval_file, steps_file
+from ..storage.run_layout import eval_file, steps_file
 from .checkpoint import load_newest, save_checkpoint
 from .context import TrainContext
 from .epoch_means import EpochMeans
+from .quarantined import Quarantined
+from .rank_faults import RankFaults
 from .run_folder import RunFolder
 from .start import start_from
 from .stream_clock import StreamClock
@@ -81,14 +81,6 @@ class LoopOutcome:
     """Seconds of the stages of the stream in this start (see `StreamClock.over_all`)."""
 
 
-Place = tuple[int, str]
-"""Source and key of an image: keys are unique within a source's file or folder only."""
-
-
-def _place_of(entry: Mapping[str, Any]) -> Place:
-    return entry["source"], entry["key"]
-
-
 class TrainLoop:
     """Runs from the newest whole checkpoint to the end, or until asked to stop.
 
@@ -113,9 +105,7 @@ class TrainLoop:
         self.end_step = steps_per_epoch * min(job.train.epochs, stop_after_epochs or job.train.epochs)
         self.step = 0
         self.skipped_in_a_row = 0
-        self.images_seen = 0
-        self.quarantined: dict[Place, dict[str, Any]] = {}
-        self.quarantined_images = 0
+        self.quarantined = Quarantined(job, run, writes=self.is_first)
         self.resumed_from_steps: list[int] = []
         self.inherited_from: list[dict[str, Any]] = []
         """Runs whose checkpoints were taken over (see `inheritance`), the last one last."""
@@ -132,8 +122,7 @@ class TrainLoop:
         self._stream_clock, self._fetched_s = StreamClock(), 0.0
         self._started = False
         self.uploads = Uploads()
-        self._own_fault: Syn2coError | None = None
-        """What this rank alone has met; told at the next agreement, so that none waits in vain for it."""
+        self.faults = RankFaults(context)
         self.keys_digest = 0.0
         self._newest_checkpoint: int | None = None
         self._checkpointed_at = time.monotonic()
@@ -152,7 +141,7 @@ class TrainLoop:
             status = self._train()
         finally:
             self._finish_uploads()
-        self._raise_together(self._own_fault)
+        self.faults.raise_together()
         return self._outcome(status)
 
     def _train(self) -> str:
@@ -172,7 +161,7 @@ class TrainLoop:
             self._count_quarantined(batch, any_bad)
             if wish is Wish.PAUSE:
                 self._finish_uploads()
-                self._raise_together(self._own_fault)
+                self.faults.raise_together()
                 self.context.pause(self.step)
             outcome = self.trainer.train_step(batch)
             self.step += 1
@@ -198,9 +187,7 @@ class TrainLoop:
             return
         self.trainer.restore(checkpoint)
         self.step = checkpoint.step
-        self.images_seen = checkpoint.state["images_seen"]
-        self.quarantined = {_place_of(entry): entry for entry in checkpoint.state["quarantined"]}
-        self.quarantined_images = checkpoint.state["quarantined_images"]
+        self.quarantined.restore(checkpoint.state)
         # Over what is there: checkpoints of earlier versions lack newer clocks.
         self.clock |= checkpoint.state["clock"]
         self._newest_checkpoint = self.step
@@ -214,9 +201,9 @@ class TrainLoop:
 
         All ranks agree, or all raise.
         """
-        batch, failure = None, None
+        batch = None
         started = time.perf_counter()
-        try:
+        with self.faults.kept():
             batch = next(records, None)
             self._fetched_s = time.perf_counter() - started
             if batch is None:
@@ -226,15 +213,12 @@ class TrainLoop:
                     "data stream", f"gave step {batch.step} at step {self.step}", "", "resume the run"
                 )
             self.trainer.labels(batch)  # Here, where one rank's bad label is every rank's error.
-        except Syn2coError as error:
-            failure = error
-        failure = failure or self._own_fault
         bad, keys = (len(batch.quarantined), keys_digest(batch.keys)) if batch else (0, 0)
         failures, wish, bad_global, self.keys_digest = self.context.summed(
-            failure is not None, self._wish(), bad, keys
+            self.faults.own is not None, self._wish(), bad, keys
         )
         if failures:
-            raise next(error for error in self.context.gathered(failure) if error is not None)
+            self.faults.raise_first()
         if batch is None:
             raise AssertionError("a rank without a batch must have reported a failure")
         if self.context.keys_seen and Wish(int(wish)) is not Wish.STOP:
@@ -250,26 +234,11 @@ class TrainLoop:
         return max(self.context.wish(), Wish.CHECKPOINT if due else Wish.GO_ON)
 
     def _count_quarantined(self, batch: StepRecords, any_bad: bool) -> None:
-        self.images_seen += self.job.train.images_per_step_global
-        if not any_bad:
-            return
-        for entry in (entry for entries in self.context.gathered(batch.quarantined) for entry in entries):
-            self.quarantined_images += 1
-            self.totals["quarantined_images"] += 1
-            if self.is_first:
-                _log.warning("image %s cannot be read: %s", entry["key"], entry["reason"])
-            self.quarantined.setdefault(_place_of(entry), {**entry, "step": self.step})
-        share, limit = self.quarantined_images / self.images_seen, self.job.data.quarantine_share_max
-        if share > limit and self.images_seen >= MIN_IMAGES_BEFORE_STOPPING:
-            self._write_quarantine(self.quarantined)
-            example = next(iter(self.quarantined.values()))
-            raise DataError(
-                "data.train",
-                f"{self.quarantined_images} of {self.images_seen} images could not be read ({share:.1%}), "
-                f"for example {example['key']}: {example['reason']}",
-                f"at most data.quarantine_share_max = {limit:.1%}",
-                f"see {self.run.store.child(QUARANTINE_FILE).uri}; mend the files or raise the share",
-            )
+        self.quarantined.images_seen += self.job.train.images_per_step_global
+        if any_bad:
+            entries = [entry for of_rank in self.context.gathered(batch.quarantined) for entry in of_rank]
+            self.totals["quarantined_images"] += len(entries)
+            self.quarantined.count(entries, self.step)
 
     def _after_step(
         self, outcome: StepOutcome, work: BlockWork | None, step_time_s: float, waited_s: float
@@ -370,7 +339,7 @@ class TrainLoop:
         figures = self.evaluate(self.trainer.method, self.context)
         if figures is not None:
             row = {"step": self.step, "epoch": epochs_done, **figures}
-            with self._telling_all():
+            with self.faults.kept():
                 self.run.write_json(eval_file(self.step), row)
             _log.info("k-NN top-1 in percent, by k: %s", figures.get("knn"))
             self.context.show({"evaluation": row})
@@ -381,7 +350,7 @@ class TrainLoop:
         if rest or not epochs_done or not self._is_evaluated_after(epochs_done):
             return
         there = False
-        with self._telling_all():
+        with self.faults.kept():
             there = self.is_first and exists(self.run.store, eval_file(self.step))
         if not self.context.summed(there)[0]:
             self._evaluate(epochs_done)
@@ -392,7 +361,7 @@ class TrainLoop:
             return
         started = time.perf_counter()
         self._finish_uploads()
-        if self._own_fault is not None:
+        if self.faults.own is not None:
             return
         state = {
             "step": self.step,
@@ -400,9 +369,7 @@ class TrainLoop:
             "spec_hash": spec_hash(self.job),
             "spec": resolved(self.job),
             "world_size": self.context.world_size,
-            "images_seen": self.images_seen,
-            "quarantined": list(self.quarantined.values()),
-            "quarantined_images": self.quarantined_images,
+            **self.quarantined.state(),
             "clock": dict(self.clock),  # written while steps go on
             "resumed_from_steps": self.resumed_from_steps,
             "inherited_from": self.inherited_from,
@@ -411,11 +378,10 @@ class TrainLoop:
         }
         checkpoint, metrics, step = self.trainer.state(state), self.metrics, self.step
         self.metrics = []
-        quarantine = dict(self.quarantined)
 
         def publish() -> None:
             self._write_metrics(metrics)
-            self._write_quarantine(quarantine)
+            self.quarantined.write(state["quarantined"])
             save_checkpoint(self.run.store, checkpoint, self.job.train.checkpoint.keep)
             _log.info("checkpoint of step %d published", step)
             self.context.show({"checkpoint": step})
@@ -427,31 +393,12 @@ class TrainLoop:
         self.totals["checkpoint_seconds"] += stood_still_s
 
     def _finish_uploads(self) -> None:
-        with self._telling_all():
+        with self.faults.kept():
             self.uploads.finish()
-
-    @contextlib.contextmanager
-    def _telling_all(self) -> Iterator[None]:
-        """For what one rank does alone: a fault is kept for the next agreement of all ranks."""
-        try:
-            yield
-        except Syn2coError as error:
-            self._own_fault = self._own_fault or error
-
-    def _raise_together(self, failure: Syn2coError | None) -> None:
-        """Raise, on every rank, what any rank has met."""
-        if self.context.summed(failure is not None)[0]:
-            raise next(error for error in self.context.gathered(failure) if error is not None)
 
     def _write_metrics(self, rows: list[dict[str, Any]]) -> None:
         if self.is_first and rows:
             self.run.write_json_lines(steps_file(rows[0]["step"]), rows)
-
-    def _write_quarantine(self, quarantined: dict[Place, dict[str, Any]]) -> None:
-        if self.is_first and quarantined:
-            sources = [source.uri for source in self.job.data.train]
-            rows = [{**entry, "source": sources[entry["source"]]} for entry in quarantined.values()]
-            self.run.write_json_lines(QUARANTINE_FILE, rows)
 
     def _outcome(self, status: str) -> LoopOutcome:
         images = self.clock["steps"] * self.job.train.images_per_step_global
@@ -462,8 +409,8 @@ class TrainLoop:
             images / busy_s if busy_s else 0.0,
             self.clock["waited_s"] / busy_s if busy_s else 0.0,
             self.clock["checkpoint_s"] / (busy_s + self.clock["checkpoint_s"]) if busy_s else 0.0,
-            self.quarantined_images,
-            self.images_seen,
+            self.quarantined.images,
+            self.quarantined.images_seen,
             self.resumed_from_steps,
             self.notes,
             self.warnings,
