@@ -10,9 +10,10 @@ ends the process with a segmentation fault.
 from __future__ import annotations
 
 import io
+import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import simplejpeg
@@ -145,8 +146,7 @@ def _turned_upright(pixels: np.ndarray, exif: bytes) -> np.ndarray:
     """`pixels` after the EXIF orientation; unchanged where the EXIF block itself is broken."""
     tags = Image.Exif()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # "Corrupt EXIF data": the pixels are fine
+        with pillow_strict:  # without its warning of "Corrupt EXIF data": the pixels are fine
             tags.load(exif)
             orientation = tags.get(ORIENTATION_TAG)
     except Exception:  # any parse error of untrusted metadata
@@ -160,13 +160,7 @@ def _turned_upright(pixels: np.ndarray, exif: bytes) -> np.ndarray:
 
 
 @contextmanager
-def pillow_strict() -> Iterator[None]:
-    """Pillow with our own limits instead of its process-wide ones.
-
-    Its size guard would warn below our limit, or refuse above its own; ours is applied right after the
-    header is read. A library that turned LOAD_TRUNCATED_IMAGES on would make it fill in half images.
-    Its warnings concern metadata (EXIF, palettes, animation), never missing pixels: those are errors.
-    """
+def _strict_settings() -> Iterator[None]:
     size_limit, truncated = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
     Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = None, False
     try:
@@ -177,9 +171,37 @@ def pillow_strict() -> Iterator[None]:
         Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = size_limit, truncated
 
 
+class _PillowStrict:
+    """See `pillow_strict`. Pillow's settings are the process's: the last thread to leave puts them back."""
+
+    def __init__(self) -> None:
+        self._lock, self._inside, self._settings = threading.Lock(), 0, ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._settings.enter_context(_strict_settings())
+            self._inside += 1
+
+    def __exit__(self, *exc: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._settings.close()
+
+
+pillow_strict = _PillowStrict()
+"""A context in which Pillow has our own limits instead of its process-wide ones, in all threads.
+
+Its size guard would warn below our limit, or refuse above its own; ours is applied right after the header is
+read. A library that turned LOAD_TRUNCATED_IMAGES on would make it fill in half images. Its warnings concern
+metadata (EXIF, palettes, animation), never missing pixels: those are errors.
+"""
+
+
 def _decode_with_pillow(encoded: bytes, image_type: str, pixels_max: int) -> np.ndarray:
     try:
-        with pillow_strict(), Image.open(io.BytesIO(encoded), formats=[image_type]) as image:
+        with pillow_strict, Image.open(io.BytesIO(encoded), formats=[image_type]) as image:
             check_pixels(*image.size, pixels_max)
             image.load()
             pixels = np.array(_as_rgb(image))

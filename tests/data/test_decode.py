@@ -7,6 +7,7 @@ import json
 import pickle
 import re
 import struct
+import threading
 import warnings
 import zlib
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile, ImageOps
 
-from syn2co_ray.data.decode import UnreadableImage, _as_rgb, decode_rgb
+from syn2co_ray.data.decode import UnreadableImage, _as_rgb, decode_rgb, pillow_strict
 
 PIXELS_MAX = 100_000_000
 
@@ -239,6 +240,27 @@ def test_decode_our_limit_replaces_pillows(monkeypatch: pytest.MonkeyPatch) -> N
         warnings.simplefilter("error")
         assert decode_rgb(encoded(photo()), pixels_max=4800).shape == (60, 80, 3)
         assert decode_rgb(encoded(photo(10, 15)), pixels_max=4800).shape == (10, 15, 3)
+    assert Image.MAX_IMAGE_PIXELS == 100
+
+
+def test_threads_that_decode_side_by_side_share_pillows_limits_and_leave_them_as_they_were(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    inside, first_left = threading.Event(), threading.Event()
+    seen = []
+
+    def second() -> None:
+        with pillow_strict:
+            inside.set()
+            assert first_left.wait(60)
+            seen.append(Image.MAX_IMAGE_PIXELS)
+
+    thread = threading.Thread(target=second)
+    with pillow_strict:
+        thread.start()
+        assert inside.wait(60)
+    first_left.set()
+    thread.join()
+    assert seen == [None]
     assert Image.MAX_IMAGE_PIXELS == 100
 
 

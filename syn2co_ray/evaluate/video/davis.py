@@ -117,7 +117,7 @@ def decode_mask(encoded: bytes, pixels_max: int) -> np.ndarray:
         UnreadableImage: no PNG, too large, damaged, or colours and greys that are no numbers of objects.
     """
     try:
-        with pillow_strict(), Image.open(io.BytesIO(encoded), formats=["PNG"]) as image:
+        with pillow_strict, Image.open(io.BytesIO(encoded), formats=["PNG"]) as image:
             check_pixels(*image.size, pixels_max)
             image.load()
             mode, values = image.mode, np.array(image)
