@@ -41,6 +41,10 @@ def set_defaults() -> None:
 
 def keep_from_proxies() -> None:
     """Reach this machine's own addresses directly: a proxy for others should not see a dashboard's token."""
+    proxies = [name for name in os.environ if name.lower().endswith("_proxy") and name.lower() != "no_proxy"]
+    if not any(os.environ[name] for name in proxies):
+        # Then the system's own settings may count, which a variable of ours would switch off (macOS).
+        return
     spared = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
     if spared.strip() == "*":  # all of them; a name more would make it a host's name
         return

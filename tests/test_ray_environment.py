@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import urllib.request
 
 import pytest
@@ -21,6 +22,15 @@ def test_a_proxy_for_other_machines_does_not_see_what_is_for_this_one(monkeypatc
 
 
 def test_who_spares_all_machines_spares_them_still(monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://proxy.invalid:3128")
     monkeypatch.setenv("no_proxy", "*")
     keep_from_proxies()
     assert urllib.request.proxy_bypass("head.example:8265")
+
+
+def test_where_no_proxy_is_set_nothing_is(monkeypatch):
+    """A variable would switch the settings of the system off, where it has such (macOS)."""
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+    keep_from_proxies()
+    assert "no_proxy" not in os.environ

@@ -15,7 +15,7 @@ from ..methods import Method
 from ..methods.linear_grid import CHOOSING, FINAL
 from ..methods.normalise import normalise
 from ..methods.supervised import Supervised
-from ..spec.errors import CheckpointError, DataError
+from ..spec.errors import CheckpointError, DataError, first_line
 from ..spec.method import BackboneSpec
 from ..spec.probe import HELD_OUT_ONE_IN, ProbeSpec
 from ..storage import Store, exists, open_store, publish_bytes, read_bytes
@@ -45,7 +45,7 @@ def begin_with_weights(job: ProbeSpec, method: Method) -> str:
     try:
         method.encoder.load_state_dict(load_tensors(read_bytes(store, job.weights_file)))
     except (safetensors.SafetensorError, RuntimeError) as error:
-        raise _other_weights(uri, str(error).splitlines()[0]) from None
+        raise _other_weights(uri, first_line(error)) from None
     architecture = BackboneSpec.model_validate(
         {name: getattr(job.method, name) for name in BackboneSpec.model_fields} | {"drop_path_online": 0.0}
     )

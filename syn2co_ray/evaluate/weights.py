@@ -18,7 +18,7 @@ from torch import nn
 
 from ..methods.draws import seeded_initialisation
 from ..methods.encoders import build_encoder
-from ..spec.errors import CheckpointError
+from ..spec.errors import CheckpointError, first_line
 from ..spec.job import PretrainSpec
 from ..spec.load import build_spec
 from ..spec.method import BackboneSpec
@@ -170,7 +170,7 @@ def _content(data: bytes, uri: str) -> Mapping[str, Any]:
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             uri,
-            f"more than tensors and plain values, or no torch file ({str(error).splitlines()[0]})",
+            f"more than tensors and plain values, or no torch file ({first_line(error)})",
             "a state dict",
             "where you trust the file, save its state dict alone, best as .safetensors",
         ) from None

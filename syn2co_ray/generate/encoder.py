@@ -15,7 +15,7 @@ from safetensors.torch import load as load_tensors
 
 from ..data.decode import UnreadableImage, decode_rgb
 from ..data.index import SourceIndex, read_fragments
-from ..spec.errors import Fault, SpecError
+from ..spec.errors import Fault, SpecError, first_line
 from ..spec.generate import EncoderSpec
 from ..spec.source import ObjectStoreSpec
 from ..storage import open_store, read_bytes
@@ -47,7 +47,7 @@ class Encoder:
                 {key: t for key, t in (own or tensors).items() if key in network.state_dict()}
             )
         except (RuntimeError, TypeError) as error:
-            got = f"{spec.backbone} with {spec.weights}: {str(error).splitlines()[0]}"
+            got = f"{spec.backbone} with {spec.weights}: {first_line(error)}"
             step = "mend backbone, backbone_options or weights"
             raise SpecError([Fault("encoder", got, "a timm model and its weights", step)]) from None
         self.network = network.eval().to(device)

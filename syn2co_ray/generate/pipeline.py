@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from diffusers import AutoPipelineForImage2Image, DiffusionPipeline
 
-from ..spec.errors import Fault, SpecError
+from ..spec.errors import Fault, SpecError, first_line
 from ..spec.generate import GenerateSpec
 from .slots import Slot
 from .weights import local_lora, pipeline_class_name
@@ -137,7 +137,7 @@ def _loaded(job: GenerateSpec, folder: Path) -> Any:
             trust_remote_code=False,
         )
     except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
-        got = f"{folder} cannot be loaded as {name}: {str(error).splitlines()[0]}"
+        got = f"{folder} cannot be loaded as {name}: {first_line(error)}"
         step = "check that every component is there, as .safetensors"
         raise SpecError([Fault("pipeline.source", got, "a whole pipeline", step)]) from None
     if settings.scheduler is not None:
@@ -158,6 +158,6 @@ def _add_lora(pipeline: Any, lora: Path) -> None:
             str(lora.parent), weight_name=lora.name, use_safetensors=True, local_files_only=True
         )
     except (OSError, ValueError, TypeError, AttributeError, LookupError, RuntimeError) as error:
-        got = f"{lora} cannot be loaded into {type(pipeline).__name__}: {str(error).splitlines()[0]}"
+        got = f"{lora} cannot be loaded into {type(pipeline).__name__}: {first_line(error)}"
         step = "name weights that were trained on this pipeline"
         raise SpecError([Fault("pipeline.lora", got, "LoRA weights of this pipeline", step)]) from None

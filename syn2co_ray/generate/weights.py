@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..data.place import PROBE_MARK
-from ..spec.errors import Fault, SpecError
+from ..spec.errors import Fault, SpecError, StorageError, first_line
 from ..spec.generate import PipelineSpec
 from ..spec.source import ObjectStoreSpec
 from ..storage import list_files, open_store, read_bytes
@@ -102,7 +102,7 @@ def _digest_of_file(path: Path) -> str:
 
 
 def _fetched(uri: str, options: ObjectStoreSpec) -> Path:
-    """A copy of a prefix in this machine's temporary folder, kept for as long as the prefix stays the same.
+    """A copy of a prefix in this machine's temporary folder, used again while the prefix stays the same.
 
     The copy is named by what the listing says, times included, so files that were replaced are fetched again;
     where a store gives no times, all are.
@@ -119,10 +119,16 @@ def _fetched(uri: str, options: ObjectStoreSpec) -> Path:
             target = folder / info.path
             if dated and target.is_file() and target.stat().st_size == info.size_bytes:
                 continue
-            target.parent.mkdir(parents=True, exist_ok=True)
+            data = read_bytes(store, info.path)
             partial = target.with_name(target.name + ".partial")
-            partial.write_bytes(read_bytes(store, info.path))
-            partial.replace(target)
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                partial.write_bytes(data)
+                partial.replace(target)
+            except OSError as error:
+                step = "make room on this node, or point TMPDIR to a larger disk"
+                got = f"a copy of {uri} cannot be written: {first_line(error)}"
+                raise StorageError(str(target), got, "", step) from None
     return folder
 
 
@@ -147,7 +153,7 @@ def _from_hub(name: str, revision: str | None) -> Path:
             )
         )
     except Exception as error:
-        words = f"{name} at {revision[:12]}: {type(error).__name__}: {str(error).splitlines()[0]}"
+        words = f"{name} at {revision[:12]}: {type(error).__name__}: {first_line(error)}"
         raise _fault(words, "a folder, or a name the hub has") from None
 
 

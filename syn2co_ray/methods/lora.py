@@ -24,7 +24,7 @@ from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from torch import Tensor, nn
 
-from syn2co_ray.spec.errors import Fault, SpecError
+from syn2co_ray.spec.errors import Fault, SpecError, first_line
 from syn2co_ray.spec.generator_method import LoraSpec
 
 from .contract import MethodOutput, StepContext
@@ -132,7 +132,7 @@ def build(spec: LoraSpec, image_size: int, seed: int) -> Lora:
             trust_remote_code=False,
         )
     except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
-        got = f"{spec.source}: {str(error).splitlines()[0]}"
+        got = f"{spec.source}: {first_line(error)}"
         allowed = "the folder of a Stable Diffusion pipeline, at the same path on every node"
         raise SpecError([Fault("method.source", got, allowed, "mend the path")]) from None
     if image_size % pipeline.vae_scale_factor:

@@ -112,6 +112,11 @@ class TrainingError(Syn2coError):
     """A run that cannot go on: the loss stays non-finite, a worker keeps failing, a rank hangs."""
 
 
+def first_line(error: BaseException) -> str:
+    """What an error of others says, on one line; its type's name where it says nothing."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 def error_to_json(error: Syn2coError) -> str:
     """An error as text, for channels that would keep only a traceback of it (Ray Data's workers)."""
     if isinstance(error, SpecError):

@@ -14,7 +14,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from ..ray_environment import token_given
-from ..spec.errors import ClusterError
+from ..spec.errors import ClusterError, first_line
 from .cluster import quiet_backend
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
@@ -143,5 +143,4 @@ def _dashboard_of_head(address: str) -> str:
             address, "it does not accept this token, or no token is given", "", GIVE_TOKEN
         ) from None
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ClusterError(address, f"no answer: {reason}", "a Ray head", HOW_TO_REACH) from None
+        raise ClusterError(address, f"no answer: {first_line(error)}", "a Ray head", HOW_TO_REACH) from None

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 
+from ..spec.errors import first_line
 from .doctor import Finding
 from .libraries import needed_libraries
 from .local_node import is_free
@@ -152,7 +153,7 @@ def gloo_finding() -> Finding:
             dist.destroy_process_group()
         except RuntimeError as error:
             remedy = "set GLOO_SOCKET_IFNAME to an interface that is up (`ip -brief address`)"
-            return Finding("gloo", str(error).splitlines()[0], remedy, FAULT)
+            return Finding("gloo", first_line(error), remedy, FAULT)
     return Finding("gloo", "works")
 
 

@@ -9,11 +9,12 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
+from ..generate.weights import INDEX_FILE
 from ..report.bound import StreamMeasured, bound_of
 from ..spec.errors import TrainingError
 from ..spec.job import TrainGeneratorSpec, TrainingSpec
 from ..spec.probe import ProbeSpec
-from ..storage import list_files, open_store, publish_bytes
+from ..storage import exists, open_store, publish_bytes
 from ..storage.run_layout import RESULTS_FILE, VIEWS_FILE
 from ..train.pretrain import pretrain_run
 from ..train.worker_task import WorkerTask
@@ -144,7 +145,7 @@ def _startup(marks: dict[str, float]) -> dict[str, float]:
 def _check_published(job: TrainGeneratorSpec) -> None:
     """`into` does not decide which run it is, so a finished run may be asked for another place."""
     store = open_store(job.into, job.object_store)
-    if not list_files(store, missing_ok=True):
+    if not exists(store, INDEX_FILE):
         raise TrainingError(
             store.uri,
             "holds no pipeline, though this run is finished",

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from ..spec.errors import RunInterrupted
 from ..train.workers_run import WorkersRun
 from .progress import Progress
 from .starts import RestartLines
@@ -27,9 +26,6 @@ def watched(
         progress: shows it.
         stop: when set, the run is asked to stop.
         also: gets what is seen, before it is shown, and may add to it.
-
-    Raises:
-        RunInterrupted: stopped while the run waits for room: there is nobody who could publish anything.
     """
     asked, restarts = False, RestartLines()
 
@@ -46,13 +42,6 @@ def watched(
         seen = run.look()
         also(seen)
         show(seen)
-        if asked and seen["waits_for_room"]:
-            raise RunInterrupted(
-                "train",
-                "stopped while there was no room for workers",
-                "",
-                "run the same command to go on from the newest checkpoint",
-            )
     seen = run.look()
     show(seen)
     return seen

@@ -21,6 +21,8 @@ from .wish import Wish
 
 SILENCE_GRACE_S = 3.0
 """Ranks that wait for the same one give up within such a time of each other."""
+TOGETHER_WITHIN_S = 10.0
+"""Ranks that agreed on a fault all end within this time; a rank that ends alone keeps the others waiting."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +49,11 @@ class Board:
         self.marks: dict[str, float] = {}
         self.starts: list[dict[str, Any]] = []
         self.newest_checkpoint = 0
-        self.waits_for_room = False
         self.wishes: tuple[int, Wish] = (0, Wish.GO_ON)
         self.paused_step: int | None = None
         self.processes: dict[int, Process] = {}
         self._waiting: set[int] = set()
+        self._gave_up: set[int] = set()
         self._reason = self._silence = ""
         self._wishes_before = 0
         self._failed_at: float | None = None
@@ -81,14 +83,8 @@ class Board:
         """When a stage of the start-up ended, the first time it did."""
         self.marks.setdefault(name, at_unix_s)
 
-    def wait_for_room(self, workers: int) -> None:
-        """There are no workers: the cluster has no room for so many."""
-        self.waits_for_room = True
-        self.warnings.append(f"waiting for room for {workers} workers on the cluster")
-
     def begin(self, first_step: int) -> None:
         """A (re)start of the workers continues from this step."""
-        self.waits_for_room = False
         if self.starts:
             self.metrics.restarted()
         self.starts.append(
@@ -103,7 +99,7 @@ class Board:
             }
         )
         self._reason, self._failed_at = "", None
-        self.processes, self._waiting, self._silence = {}, set(), ""
+        self.processes, self._waiting, self._gave_up, self._silence = {}, set(), set(), ""
         self.go_on()
         self._wishes_before = self.wishes[0]
 
@@ -114,6 +110,11 @@ class Board:
     def process_of(self, rank: int) -> Process | None:
         """Where a rank runs, None before it joined."""
         return self.processes.get(rank)
+
+    def gave_up(self, rank: int) -> int:
+        """A rank ends with an error of ours; how many of the present start do so far."""
+        self._gave_up.add(rank)
+        return len(self._gave_up)
 
     def waited_in_vain(self, rank: int) -> None:
         """A rank has given up waiting for others."""
@@ -185,7 +186,6 @@ class Board:
             "warnings": self.warnings,
             "marks": self.marks,
             "starts": self.starts,
-            "waits_for_room": self.waits_for_room,
         }
 
 
@@ -207,6 +207,15 @@ class BoardClient:
         """Say where this rank runs."""
         node_id, host = ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address()
         self.board.joined.remote(rank, Process(node_id, host, os.getpid()))
+
+    def all_gave_up(self, rank: int, world_size: int) -> bool:
+        """Say that this rank ends with an error; whether all of them do, after a while at most."""
+        until = time.monotonic() + TOGETHER_WITHIN_S
+        while ray.get(self.board.gave_up.remote(rank)) < world_size:
+            if time.monotonic() > until:
+                return False
+            time.sleep(self.period_s)
+        return True
 
     def waited_in_vain(self, rank: int, timeout_s: float) -> str:
         """Say that a collective timed out here, and learn in words which ranks did not come to it."""

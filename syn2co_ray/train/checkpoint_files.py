@@ -42,7 +42,7 @@ def publish_checkpoint(run: Store, step: int, files: dict[str, bytes], keep: int
     found = _found(run)
     kept = sorted(old for old, names in found.items() if old <= step and MANIFEST in names)[-keep:]
     for old in found.keys() - {step, *kept}:
-        _drop(run, old)
+        _drop(run, old, found[old])
     return store.uri
 
 
@@ -130,8 +130,8 @@ def _found(run: Store) -> dict[int, set[str]]:
     return found
 
 
-def _drop(run: Store, step: int) -> None:
-    store, names = _folder(run, step), _found(run)[step]
+def _drop(run: Store, step: int, names: set[str]) -> None:
+    store = _folder(run, step)
     # The manifest goes first: a half-deleted checkpoint must not look whole.
     delete(store, MANIFEST)
     with ThreadPoolExecutor(len(FILES)) as pool:

@@ -18,13 +18,16 @@ import ray.train
 from ray._private.state import state as cluster_state
 from ray.data._internal.cluster_autoscaler.base_autoscaling_coordinator import ResourceRequestPriority
 from ray.train.v2._internal.execution.failure_handling.default import DefaultFailurePolicy
+from ray.train.v2._internal.execution.failure_handling.failure_policy import FailureDecision
 from ray.train.v2._internal.execution.scaling_policy import NoopDecision, ResizeDecision, ScalingDecision
 from ray.train.v2._internal.execution.scaling_policy.elastic import ElasticScalingPolicy
 from ray.train.v2._internal.util import ObjectRefWrapper
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
+from ..spec.errors import RunInterrupted
 from .room import Room
 from .wish import Wish
+from .worker_stream import own_error
 
 LOOK_EVERY_S = 1.0
 ASK_EVERY_S, ASKED_FOR_S = 20.0, 180.0
@@ -51,12 +54,20 @@ class WorkersThatFit(ElasticScalingPolicy):
         self._asked_beside_at = float("-inf")
 
     def make_decision_for_non_running_worker_group(self) -> ScalingDecision:
-        """Start with what is there; wait when it is too little."""
+        """Start with what is there; wait when it is too little.
+
+        Raises:
+            RunInterrupted: asked to stop: without workers there is nothing to publish.
+        """
+        if self._wished() is Wish.STOP:
+            step = "run the same command to go on from the newest checkpoint, if there is one"
+            raise RunInterrupted("train", "stopped while no workers ran", "", step)
         self._maybe_send_resource_request()
         count = self.room.fitting(self._nodes(self._leaving()))
         if count is None:
             if not self._said_waiting:
-                self.board.wait_for_room.remote(self.room.counts[0])
+                words = f"waiting for room for {self.room.counts[0]} workers on the cluster"
+                self.board.post.remote({"warning": words})
             self._said_waiting = True
             self._ask_for_the_rest()
             return NoopDecision()
@@ -116,7 +127,8 @@ class WorkersThatFit(ElasticScalingPolicy):
     def _after_a_pause(
         self, count: int, reason: str, now: float, within_s: float = float("inf")
     ) -> ScalingDecision:
-        if self._pausing_for is None:
+        # Asked again where a start that came meanwhile has forgotten it.
+        if self._pausing_for is None or self._wished() in (Wish.GO_ON, Wish.CHECKPOINT):
             ray.get(self.board.ask.remote(Wish.PAUSE, reason))
             self._pausing_since = now
         self._pausing_for = count
@@ -140,6 +152,9 @@ class WorkersThatFit(ElasticScalingPolicy):
         self._warned_of = self._warned_of | leaving
         return NoopDecision()
 
+    def _wished(self) -> Wish:
+        return ray.get(self.board.wished.remote())[1]
+
     def _has_settled(self, now: float) -> bool:
         if self._changed_since == float("-inf"):
             self._changed_since = now
@@ -161,7 +176,10 @@ class WorkersThatFit(ElasticScalingPolicy):
 
 
 class FailuresInARow(DefaultFailurePolicy):
-    """Counts failures since the last checkpoint: a long run on spot nodes may meet any number of them."""
+    """Counts failures since the last checkpoint: a long run on spot nodes may meet any number of them.
+
+    An error of ours is met again whatever is started, and ends the run.
+    """
 
     def __init__(self, failure_config: ray.train.FailureConfig, board: Any) -> None:
         super().__init__(failure_config)
@@ -169,6 +187,9 @@ class FailuresInARow(DefaultFailurePolicy):
         self._checkpoint_then = 0
 
     def make_decision(self, training_failed_error: Any) -> Any:
+        failures = getattr(training_failed_error, "worker_failures", None) or {}
+        if any(own_error(failure) for failure in failures.values()):
+            return FailureDecision.RAISE
         checkpoint = ray.get(self.board.checkpointed.remote())
         if checkpoint > self._checkpoint_then:
             self._worker_group_failures = self._controller_failures = self._preemption_failures = 0

@@ -22,7 +22,7 @@ class Quarantined:
         self.job, self.run, self.writes = job, run, writes
         self.images_seen = self.images = 0
         # By source and key: keys are unique within a source's file or folder only.
-        self._entries: dict[tuple[str, str], dict[str, Any]] = {}
+        self._entries: dict[tuple[int, str], dict[str, Any]] = {}
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds of it."""

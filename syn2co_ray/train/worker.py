@@ -81,7 +81,11 @@ def run_rank(
         work: gets this rank's context, without records.
 
     Returns:
-        What `work` returned, or {"error": ...} for a fault that a restart would only meet again.
+        What `work` returned, or {"error": ...} for a fault that all ranks ended with.
+
+    Raises:
+        Syn2coError: a fault of this rank alone. `FailuresInARow` ends the run with it: a restart would only
+            meet it again.
     """
     rank = ray.train.get_context().get_world_rank()
     with run_log(f"rank-{rank:05d}", name, store) as log:
@@ -108,6 +112,9 @@ def _joined_work(
             return work(context, log)
     except Syn2coError as error:
         _log.error("%s", error)
+        if not board.all_gave_up(rank, world_size):
+            # Raised, so that the others, which wait for this one, are ended at once.
+            raise
         return {"error": error}
     except RuntimeError as error:
         if not is_timeout(error):

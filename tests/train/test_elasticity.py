@@ -13,14 +13,17 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from ray.train import ScalingConfig
+from ray.train import FailureConfig, ScalingConfig
 from ray.train.v2._internal.execution.scaling_policy import NoopDecision
+from ray.train.v2.api.exceptions import WorkerGroupError
 
+from syn2co_ray.spec.errors import DataError, RunInterrupted
 from syn2co_ray.spec.job import PretrainSpec
 from syn2co_ray.spec.load import build_spec
 from syn2co_ray.submit.prepare import prepare_run
 from syn2co_ray.train import elasticity
 from syn2co_ray.train.room import Room
+from syn2co_ray.train.wish import Wish
 
 from ..scripts import output_of_script
 from .local_run import TINY, local_loop, rows_of
@@ -71,9 +74,15 @@ class Board:
     def __init__(self) -> None:
         self.asked: list[str] = []
         self.paused: int | None = None
-        self.ask = SimpleNamespace(remote=lambda wish, reason: self.asked.append(reason))
+        self.ask = SimpleNamespace(remote=self._take)
         self.go_on = SimpleNamespace(remote=lambda: self.asked.append("go on"))
         self.paused_at = SimpleNamespace(remote=lambda: self.paused)
+        self.wish = Wish.GO_ON
+        self.wished = SimpleNamespace(remote=lambda: (0, self.wish))
+
+    def _take(self, wish: Wish, reason: str) -> None:
+        self.wish = wish
+        self.asked.append(reason)
 
 
 def decisions(
@@ -125,11 +134,51 @@ def test_a_node_that_was_away_for_a_moment_changes_nothing(monkeypatch: pytest.M
     assert board.asked == []
 
 
+def test_a_pause_that_a_start_has_forgotten_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    board = Board()
+
+    def nodes(second: int) -> int:
+        if second == 20:
+            board.wish = Wish.GO_ON
+        return 2
+
+    decisions(monkeypatch, board, range(10, 30), nodes)
+    assert board.asked == ["nodes went: 2 to 1 workers"] * 2
+
+
+def test_a_stop_is_heard_while_there_are_no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    board = Board()
+    board.wish = Wish.STOP
+    monkeypatch.setattr(elasticity.ray, "get", lambda answer: answer)
+    room = Room(counts=(2,), cpus_each=1.0, gpus_each=0.0, beside=())
+    policy = elasticity.WorkersThatFit(ScalingConfig(num_workers=2), room, board, every_s=5)
+    with pytest.raises(RunInterrupted, match="no workers ran; next: run the same command to go on"):
+        policy.make_decision_for_non_running_worker_group()
+
+
+@pytest.mark.parametrize(
+    ("failures", "decision"),
+    [
+        ({0: ConnectionError("gone"), 1: DataError("data.eval", "no label")}, "RAISE"),
+        ({0: ConnectionError("gone")}, "RETRY"),
+    ],
+)
+def test_a_fault_of_ours_ends_the_run_and_others_start_the_workers_again(
+    monkeypatch: pytest.MonkeyPatch, failures: dict[int, Exception], decision: str
+) -> None:
+    monkeypatch.setattr(elasticity.ray, "get", lambda answer: answer)
+    board = SimpleNamespace(
+        checkpointed=SimpleNamespace(remote=lambda: 0), failed=SimpleNamespace(remote=lambda reason: None)
+    )
+    policy = elasticity.FailuresInARow(FailureConfig(max_failures=3), board)
+    assert policy.make_decision(WorkerGroupError("failed", failures)).value == decision
+
+
 def test_workers_without_room_ask_for_what_feeds_them_until_they_have_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     board, told = Board(), []
-    board.wait_for_room = SimpleNamespace(remote=told.append)  # type: ignore[attr-defined]
+    board.post = SimpleNamespace(remote=told.append)  # type: ignore[attr-defined]
     asked: dict[str, list[dict[str, float]]] = {}
     coordinator = SimpleNamespace(
         request_resources=SimpleNamespace(
@@ -141,12 +190,13 @@ def test_workers_without_room_ask_for_what_feeds_them_until_they_have_it(
     monkeypatch.setattr(elasticity.WorkersThatFit, "_maybe_send_resource_request", lambda self: None)
     monkeypatch.setattr(elasticity.WorkersThatFit, "_leaving", lambda self: frozenset())
     monkeypatch.setattr(elasticity.WorkersThatFit, "_nodes", lambda self, leaving: [{"CPU": 1.0}])
+    monkeypatch.setattr(elasticity.ray, "get", lambda answer: answer)
     room = Room(counts=(2,), cpus_each=1.0, gpus_each=0.5, beside=((0.5, 0.25), (0.5, 0.0)))
     policy = elasticity.WorkersThatFit(ScalingConfig(num_workers=2), room, board, every_s=5)
     for _ in range(2):
         assert isinstance(policy.make_decision_for_non_running_worker_group(), NoopDecision)
     assert list(asked.values()) == [[{"CPU": 0.5, "GPU": 0.25}, {"CPU": 0.5}]]
-    assert told == [2], "told once, and how many"
+    assert told == [{"warning": "waiting for room for 2 workers on the cluster"}]
     monkeypatch.setattr(elasticity.WorkersThatFit, "_nodes", lambda self, leaving: [{"CPU": 3.0, "GPU": 2.0}])
     assert policy.make_decision_for_non_running_worker_group().num_workers == 2
     assert asked == {}

@@ -13,7 +13,7 @@ from ...report.page import duration
 from ...report.published import value_at
 from ...report.run_files import EvalRecord, Results, StepRecord
 from ...report.table import TRAINED
-from ...spec.errors import StorageError
+from ...spec.errors import StorageError, first_line
 from ...storage import FileInfo, Store, list_level, read_bytes
 from ...storage.run_layout import METRICS_FOLDER, RESULTS_FILE, SPEC_FILE
 from .storages import Seen
@@ -61,7 +61,7 @@ def summary(seen: Seen, now: float | None = None) -> Summary:
         shards = _shards(store) if spec.get("kind") in KINDS_WITHOUT_STEPS and results is None else []
         return _summary(seen, spec, results, metrics, shards, now or time.time())
     except (StorageError, ValueError) as error:
-        words = str(error).splitlines()[0]
+        words = first_line(error)
         return Summary(seen, seen.place.name, "", "", "", "unreadable", "", "", "", "", "", words)
 
 
@@ -143,7 +143,7 @@ def _spec(store: Store) -> dict[str, Any]:
     try:
         values = yaml.safe_load(read_bytes(store, SPEC_FILE))
     except yaml.YAMLError as error:
-        raise ValueError(f"{SPEC_FILE} is not YAML: {str(error).splitlines()[0]}") from error
+        raise ValueError(f"{SPEC_FILE} is not YAML: {first_line(error)}") from error
     if not isinstance(values, dict):
         raise ValueError(f"{SPEC_FILE} is no mapping")
     return values
