@@ -26,5 +26,11 @@ def driver_log(run: str) -> Iterator[RunLog]:
             _log.info("%s", stopped)
             raise
         except Exception as error:
-            _log.error("%s", error, exc_info=None if isinstance(error, Syn2coError) else error)
+            # Into the log alone: who started the command prints what it ends with.
+            log.handle(_record_of(error))
             raise
+
+
+def _record_of(error: Exception) -> logging.LogRecord:
+    whole = None if isinstance(error, Syn2coError) else (type(error), error, error.__traceback__)
+    return _log.makeRecord(_log.name, logging.ERROR, __file__, 0, "%s", (error,), whole)

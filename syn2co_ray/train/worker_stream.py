@@ -88,6 +88,6 @@ def own_error(error: BaseException | None) -> Syn2coError | None:
         if isinstance(error, Syn2coError):
             return error
         seen.add(id(error))
-        cause = getattr(error, "cause", None)
+        cause = getattr(error, "cause", None) or getattr(error, "controller_failure", None)
         error = cause if isinstance(cause, BaseException) else error.__cause__
     return None

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from syn2co_ray.spec.load import load_job
@@ -136,8 +138,40 @@ def test_broken_data_ends_the_run_with_one_message_and_exit_3(tmp_path):
     )
     out, _ = run.communicate(timeout=RUN_TIMEOUT_S)
     assert run.returncode == 3, out
-    assert "none of 64 images drawn from it can be decoded" in out
+    assert out.count("none of 64 images drawn from it can be decoded") == 1
     assert "Traceback" not in out
+
+
+def eval_shards_with_a_label_missing_in_the_second(folder: Path) -> Path:
+    """Two, of which each of two ranks reads one; a look at the first records does not see what is missing."""
+    table = pa.concat_tables([pq.read_table(file) for file in (folder / "digits/eval").glob("*.parquet")])
+    labels = table["label"].to_pylist()
+    labels[-1] = None
+    table = table.set_column(table.schema.get_field_index("label"), "label", pa.array(labels))
+    shards = folder / "eval"
+    shards.mkdir()
+    half = table.num_rows // 2
+    pq.write_table(table.slice(0, half), shards / "a.parquet")
+    pq.write_table(table.slice(half), shards / "b.parquet")
+    return shards
+
+
+@pytest.mark.ray
+def test_what_one_worker_alone_meets_ends_the_run_with_its_message(tmp_path):
+    """Not with the others' words, which wait for it, and not after their patience of ten minutes."""
+    prepared(tmp_path)
+    run = start(
+        write_job(tmp_path),
+        f"data.eval.uri={eval_shards_with_a_label_missing_in_the_second(tmp_path)}",
+        "train.workers={min: 2, max: 2, cpus_each: 0.5}",
+        "evaluate.knn.every_epochs=1",
+    )
+    out, _ = run.communicate(timeout=RUN_TIMEOUT_S)
+    assert run.returncode == 3, out
+    assert out.count("has no label") == 1
+    assert "has no label" in out.splitlines()[-1]
+    assert "Traceback" not in out
+    assert "start again" not in out
 
 
 def plan(job: Path, *overrides: str) -> subprocess.CompletedProcess[str]:

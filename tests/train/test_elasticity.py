@@ -15,7 +15,7 @@ import torch
 import yaml
 from ray.train import FailureConfig, ScalingConfig
 from ray.train.v2._internal.execution.scaling_policy import NoopDecision
-from ray.train.v2.api.exceptions import WorkerGroupError
+from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 
 from syn2co_ray.spec.errors import DataError, RunInterrupted
 from syn2co_ray.spec.job import PretrainSpec
@@ -24,6 +24,7 @@ from syn2co_ray.submit.prepare import prepare_run
 from syn2co_ray.train import elasticity
 from syn2co_ray.train.room import Room
 from syn2co_ray.train.wish import Wish
+from syn2co_ray.train.worker_stream import own_error
 
 from ..scripts import output_of_script
 from .local_run import TINY, local_loop, rows_of
@@ -152,8 +153,9 @@ def test_a_stop_is_heard_while_there_are_no_workers(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(elasticity.ray, "get", lambda answer: answer)
     room = Room(counts=(2,), cpus_each=1.0, gpus_each=0.0, beside=())
     policy = elasticity.WorkersThatFit(ScalingConfig(num_workers=2), room, board, every_s=5)
-    with pytest.raises(RunInterrupted, match="no workers ran; next: run the same command to go on"):
+    with pytest.raises(RunInterrupted, match="no workers ran; next: run the same command to go on") as stop:
         policy.make_decision_for_non_running_worker_group()
+    assert own_error(ControllerError(stop.value)) is stop.value, "as Ray's controller passes it on"
 
 
 @pytest.mark.parametrize(
