@@ -8,7 +8,7 @@
     ├── ClusterError       exit code 5 (no answer from the cluster, no right to use it, other versions there)
     ├── CheckpointError    exit code 4 (truncated, of another spec, corrupt)
     ├── TrainingError      exit code 4 (non-finite loss, failing workers)
-    └── RunInterrupted     exit code 130 (stopped on request; a whole checkpoint is kept)
+    └── RunInterrupted     exit code 130 (stopped on request; what is published is whole)
 
 An error says four things: where (dotted key or object path), what was got, what is allowed, what to
 do next. Errors cross process borders inside Ray, so each one survives pickling with its fields.
@@ -103,7 +103,7 @@ class CheckpointError(Syn2coError):
 
 
 class RunInterrupted(Syn2coError):
-    """The run was asked to stop; a whole checkpoint was published first."""
+    """The run was asked to stop; where workers ran, a whole checkpoint was published first."""
 
     exit_code = 130
 
