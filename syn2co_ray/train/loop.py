@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..data.stream import BlockWork, StepRecords, keys_digest
@@ -150,7 +151,7 @@ class TrainLoop:
         self._make_up_for_an_evaluation()
         while self.step < self.end_step:
             started = time.perf_counter()
-            batch, wish, any_bad = self._next_batch(records)
+            batch, labels, wish, any_bad = self._next_batch(records)
             waited_s = time.perf_counter() - started
             if wish is not Wish.GO_ON:
                 self._checkpoint()
@@ -163,7 +164,7 @@ class TrainLoop:
                 self._finish_uploads()
                 self.faults.raise_together()
                 self.context.pause(self.step)
-            outcome = self.trainer.train_step(batch)
+            outcome = self.trainer.train_step(batch, labels)
             self.step += 1
             self._after_step(outcome, batch.work, time.perf_counter() - started, waited_s)
             if self.step % self.steps_per_epoch == 0:
@@ -196,12 +197,12 @@ class TrainLoop:
         self.epoch_means.restore(checkpoint.state.get("epoch_so_far", {}))
         self.notes.append(f"resumed from step {self.step}")
 
-    def _next_batch(self, records: Iterator[StepRecords]) -> tuple[StepRecords, Wish, bool]:
-        """This rank's next records, what is wished for, and whether any rank's images cannot be read.
+    def _next_batch(self, records: Iterator[StepRecords]) -> tuple[StepRecords, np.ndarray, Wish, bool]:
+        """Next records of this rank, their labels, what is wished for, if any rank has unreadable images.
 
         All ranks agree, or all raise.
         """
-        batch = None
+        batch, labels = None, None
         started = time.perf_counter()
         with self.faults.kept():
             batch = next(records, None)
@@ -212,18 +213,18 @@ class TrainLoop:
                 raise DataError(
                     "data stream", f"gave step {batch.step} at step {self.step}", "", "resume the run"
                 )
-            self.trainer.labels(batch)  # Here, where one rank's bad label is every rank's error.
+            labels = self.trainer.labels(batch)
         bad, keys = (len(batch.quarantined), keys_digest(batch.keys)) if batch else (0, 0)
         failures, wish, bad_global, self.keys_digest = self.context.summed(
             self.faults.own is not None, self._wish(), bad, keys
         )
         if failures:
             self.faults.raise_first()
-        if batch is None:
+        if batch is None or labels is None:
             raise AssertionError("a rank without a batch must have reported a failure")
         if self.context.keys_seen and Wish(int(wish)) is not Wish.STOP:
             self.context.keys_seen(self.step, batch.keys)
-        return batch, Wish(int(wish)), bad_global > 0
+        return batch, labels, Wish(int(wish)), bad_global > 0
 
     def _wish(self) -> Wish:
         """Rank 0's; the others have none of their own."""

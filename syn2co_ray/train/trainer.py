@@ -89,8 +89,8 @@ class StepTrainer:
         devices = [self.context.device.index] if self.context.device.type == "cuda" else None
         return DistributedDataParallel(self.method, device_ids=devices, **NO_BUFFER_BROADCAST)
 
-    def train_step(self, records: StepRecords) -> StepOutcome:
-        """Train on this rank's rows of a global step.
+    def train_step(self, records: StepRecords, labels: np.ndarray) -> StepOutcome:
+        """Train on this rank's rows of a global step; `labels` (n,) int64 are theirs, from `labels`.
 
         A step whose loss or gradient is not finite trains nothing: no update, no enqueue, and batch
         statistics are put back. Only the target has moved on: that comes before the loss.
@@ -111,8 +111,7 @@ class StepTrainer:
         )
         statistics = _running_statistics(self.method)
         with self._autocast():
-            views, labels = self._inputs(records)
-            output = self.model(views, place, labels)
+            output = self.model(self._views(records), place, self._on_device(labels))
         self.optimizer.zero_grad(set_to_none=True)
         output.loss.backward()
         self.method.before_update(place)
@@ -135,13 +134,15 @@ class StepTrainer:
                 stats = stats | embedding_stats(*output.pair)
         return StepOutcome(loss, norm, rate, not finite, stats)
 
-    def _inputs(self, records: StepRecords) -> tuple[list[torch.Tensor], torch.Tensor]:
-        """Views (n, 3, H, W), normalised, and labels (n,) on the device."""
+    def _views(self, records: StepRecords) -> list[torch.Tensor]:
+        """Views, each (n, 3, H, W) float32, normalised, on the device."""
         views = [view for group in records.views for view in _device_views(group, self.context.device)]
         if self.job.train.channels_last:
             views = [view.contiguous(memory_format=torch.channels_last) for view in views]
-        labels = torch.from_numpy(self.labels(records))
-        return views, labels.to(self.context.device, non_blocking=True)
+        return views
+
+    def _on_device(self, values: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(values).to(self.context.device, non_blocking=True)
 
     def labels(self, records: StepRecords) -> np.ndarray:
         """(n,) int64 numbers of the records' labels, as the method wants them.
@@ -157,7 +158,7 @@ class StepTrainer:
     def _held_out(self, records: StepRecords) -> torch.Tensor | None:
         if not isinstance(self.job.method, LinearGridMethodSpec):
             return None
-        return torch.from_numpy(held_out(records.keys, self.job.seed)).to(self.context.device)
+        return self._on_device(held_out(records.keys, self.job.seed))
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         if self.autocast_dtype is None:

@@ -97,7 +97,8 @@ def test_a_non_finite_step_trains_nothing_and_is_counted(tmp_path):
     method = loop.trainer.method
     before = {name: tensor.clone() for name, tensor in method.state_dict().items()}
     spoilt = method.predictor.register_forward_hook(lambda *called: called[-1] * torch.nan)
-    outcome = loop.trainer.train_step(next(records))
+    batch = next(records)
+    outcome = loop.trainer.train_step(batch, loop.trainer.labels(batch))
     spoilt.remove()
     assert outcome.skipped
     changed = {name for name, tensor in method.state_dict().items() if not torch.equal(tensor, before[name])}
